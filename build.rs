@@ -1,0 +1,28 @@
+//! Compiles `src/torch/ext.cpp` against the libtorch that torch-sys links, and gives every binary the way to it.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+fn main() {
+    println!("cargo:rerun-if-changed=src/torch/ext.cpp");
+    println!("cargo:rerun-if-env-changed=LIBTORCH");
+    let libraries = env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys says where it found libtorch");
+    let link = Path::new(&libraries).parent().expect("the folder `lib` lies in the link directory").to_path_buf();
+    cc::Build::new()
+        .cpp(true)
+        .std("c++20")
+        .warnings(false)
+        .include(link.join("include"))
+        .file("src/torch/ext.cpp")
+        .compile("mpt_ext");
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", library_folder(&link).display());
+}
+
+/// The folder of the real libraries: they find each other, and the runtime libraries beside them, from there.
+fn library_folder(link: &Path) -> PathBuf {
+    let library = link.join("lib").join("libtorch_cpu.so");
+    let real = library.canonicalize().unwrap_or_else(|error| {
+        panic!("{}: {error}; run scripts/setup, which fetches libtorch", library.display());
+    });
+    real.parent().expect("a file lies in a folder").to_path_buf()
+}

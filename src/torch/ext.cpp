@@ -1,0 +1,71 @@
+// What tch lacks of libtorch: the backward pass of a convolution, memory formats and the fused SGD update.
+// Every function returns nullptr, or the message of what went wrong, to be freed with mpt_free_message.
+
+#include <ATen/ATen.h>
+#include <cstring>
+#include <exception>
+
+namespace {
+
+template <typename Call>
+char *guarded(Call call) {
+  try {
+    call();
+    return nullptr;
+  } catch (const c10::Error &error) {
+    return strdup(error.what_without_backtrace());
+  } catch (const std::exception &error) {
+    return strdup(error.what());
+  }
+}
+
+} // namespace
+
+extern "C" {
+
+void mpt_free_message(char *message) { free(message); }
+
+// gradients[0] is that of the input (only where wanted, else nullptr), gradients[1] that of the weight,
+// gradients[2] that of the bias (only where wanted).
+char *mpt_convolution_backward(const at::Tensor *gradient, const at::Tensor *input, const at::Tensor *weight,
+                               int64_t stride, int64_t padding, int64_t groups, bool wants_input, bool wants_bias,
+                               at::Tensor **gradients) {
+  return guarded([&] {
+    auto [of_input, of_weight, of_bias] = at::convolution_backward(
+        *gradient, *input, *weight, at::OptionalIntArrayRef({weight->size(0)}), {stride, stride}, {padding, padding},
+        {1, 1}, false, {0, 0}, groups, {wants_input, true, wants_bias});
+    gradients[0] = wants_input ? new at::Tensor(of_input) : nullptr;
+    gradients[1] = new at::Tensor(of_weight);
+    gradients[2] = wants_bias ? new at::Tensor(of_bias) : nullptr;
+  });
+}
+
+// The tensor [N, C, H, W] laid out with the channels of a pixel side by side; the tensor itself where it is so.
+// libtorch takes a tensor of one channel for either layout and then computes in the slower one: with C = 1 the result
+// has the strides [H * W, 1, W, 1], which only the channels-last layout has.
+char *mpt_channels_last(const at::Tensor *tensor, at::Tensor **result) {
+  return guarded([&] {
+    auto laid_out = tensor->contiguous(at::MemoryFormat::ChannelsLast);
+    if (laid_out.size(1) == 1) {
+      int64_t height = laid_out.size(2), width = laid_out.size(3);
+      laid_out = laid_out.as_strided(laid_out.sizes(), {height * width, 1, width, 1});
+    }
+    *result = new at::Tensor(laid_out);
+  });
+}
+
+// One pass over memory: g += decay * p; v = momentum * v + g (v = g the first time); p -= rate * v.
+// `velocity` may be nullptr when the momentum is zero.
+char *mpt_fused_sgd(const at::Tensor *parameters, const at::Tensor *gradients, const at::Tensor *velocity,
+                    double rate, double momentum, double decay, bool first) {
+  return guarded([&] {
+    std::vector<at::Tensor> velocities;
+    if (velocity != nullptr) {
+      velocities.push_back(*velocity);
+    }
+    at::_fused_sgd_({*parameters}, {*gradients}, velocities, decay, momentum, rate, /*dampening=*/0.0,
+                    /*nesterov=*/false, /*maximize=*/false, first);
+  });
+}
+
+} // extern "C"

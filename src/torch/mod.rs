@@ -1,0 +1,201 @@
+//! The Rust face of `ext.cpp`: what tch lacks of libtorch. The rest of mpt calls tch and these.
+
+use crate::error::{Error, Result};
+use std::ffi::{CStr, c_char};
+use std::ptr;
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+unsafe extern "C" {
+    fn mpt_free_message(message: *mut c_char);
+    fn mpt_convolution_backward(
+        gradient: *const C_tensor,
+        input: *const C_tensor,
+        weight: *const C_tensor,
+        stride: i64,
+        padding: i64,
+        groups: i64,
+        wants_input: bool,
+        wants_bias: bool,
+        gradients: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    fn mpt_channels_last(tensor: *const C_tensor, result: *mut *mut C_tensor) -> *mut c_char;
+    fn mpt_fused_sgd(
+        parameters: *const C_tensor,
+        gradients: *const C_tensor,
+        velocity: *const C_tensor,
+        rate: f64,
+        momentum: f64,
+        decay: f64,
+        first: bool,
+    ) -> *mut c_char;
+}
+
+/// The first line of libtorch's message, if there is one: what follows it is of no use to a user.
+fn check(message: *mut c_char) -> Result<()> {
+    if message.is_null() {
+        return Ok(());
+    }
+    // SAFETY: ext.cpp returns a NUL-terminated copy that belongs to the caller until it is freed, here and only here.
+    let text = unsafe {
+        let text = CStr::from_ptr(message).to_string_lossy().into_owned();
+        mpt_free_message(message);
+        text
+    };
+    Err(Error::failed(format!("libtorch: {}", text.lines().next().unwrap_or("unknown error"))))
+}
+
+/// Takes ownership of a tensor that ext.cpp made.
+fn owned(tensor: *mut C_tensor) -> Option<Tensor> {
+    // SAFETY: a pointer that is not null was made by `new at::Tensor` and given to us alone; tch deletes it.
+    (!tensor.is_null()).then(|| unsafe { Tensor::from_ptr(tensor) })
+}
+
+/// The gradients of a convolution.
+pub struct ConvolutionGradients {
+    /// Of its input, `[N, C_in, H, W]`, where it was wanted.
+    pub input: Option<Tensor>,
+    /// Of its weight, `[C_out, C_in / groups, k, k]`.
+    pub weight: Tensor,
+    /// Of its bias, `[C_out]`, where it was wanted.
+    pub bias: Option<Tensor>,
+}
+
+/// How a convolution slides: square, the same along both axes.
+#[derive(Clone, Copy, Debug)]
+pub struct Sliding {
+    /// Pixels from one window to the next.
+    pub stride: i64,
+    /// Pixels of zeros around the image.
+    pub padding: i64,
+    /// Groups of channels.
+    pub groups: i64,
+}
+
+/// The backward pass of a convolution, from the gradient of its output `[N, C_out, H', W']`.
+///
+/// # Errors
+/// libtorch's own message: shapes or types that do not fit, no memory.
+pub fn convolution_backward(
+    gradient: &Tensor,
+    input: &Tensor,
+    weight: &Tensor,
+    sliding: Sliding,
+    wants_input: bool,
+    wants_bias: bool,
+) -> Result<ConvolutionGradients> {
+    let mut gradients = [ptr::null_mut(); 3];
+    // SAFETY: the three tensors outlive the call, which only reads them, and `gradients` has room for three pointers.
+    check(unsafe {
+        mpt_convolution_backward(
+            gradient.as_ptr(),
+            input.as_ptr(),
+            weight.as_ptr(),
+            sliding.stride,
+            sliding.padding,
+            sliding.groups,
+            wants_input,
+            wants_bias,
+            gradients.as_mut_ptr(),
+        )
+    })?;
+    let [input, weight, bias] = gradients.map(owned);
+    let weight = weight.ok_or_else(|| Error::failed("libtorch gave no weight gradient"))?;
+    Ok(ConvolutionGradients { input, weight, bias })
+}
+
+/// `[N, C, H, W]` with the channels of each pixel side by side in memory: the layout that convolutions run fastest in.
+/// Gives the tensor itself where it has that layout already.
+///
+/// # Errors
+/// The tensor has not four dimensions.
+pub fn channels_last(tensor: &Tensor) -> Result<Tensor> {
+    let mut result = ptr::null_mut();
+    // SAFETY: the tensor outlives the call, which only reads it, and `result` has room for one pointer.
+    check(unsafe { mpt_channels_last(tensor.as_ptr(), &mut result) })?;
+    owned(result).ok_or_else(|| Error::failed("libtorch gave no tensor"))
+}
+
+/// The settings of one update.
+#[derive(Clone, Copy, Debug)]
+pub struct SgdSettings {
+    /// The learning rate.
+    pub rate: f64,
+    /// The share of the velocity that is kept.
+    pub momentum: f64,
+    /// The weight decay, added to the gradient.
+    pub decay: f64,
+    /// Whether this is the first update, which sets the velocity to the gradient.
+    pub first: bool,
+}
+
+/// PyTorch's SGD in one pass over memory: `g += decay * p; v = momentum * v + g; p -= rate * v`, in place.
+///
+/// # Errors
+/// libtorch's own message: shapes or types that do not fit.
+pub fn fused_sgd(
+    parameters: &Tensor,
+    gradients: &Tensor,
+    velocity: Option<&Tensor>,
+    settings: SgdSettings,
+) -> Result<()> {
+    let velocity = velocity.map_or(ptr::null(), Tensor::as_ptr);
+    // SAFETY: the tensors outlive the call; it writes to the storage of the first and third, which no other thread
+    // reads at that time: the caller owns them.
+    check(unsafe {
+        mpt_fused_sgd(
+            parameters.as_ptr(),
+            gradients.as_ptr(),
+            velocity,
+            settings.rate,
+            settings.momentum,
+            settings.decay,
+            settings.first,
+        )
+    })
+}
+
+/// Sets how many threads libtorch uses for an operation called from this thread. (OpenMP keeps the number per thread.)
+pub fn set_threads(threads: usize) {
+    tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind};
+
+    #[test]
+    fn one_channel_gets_the_strides_of_channels_last() {
+        let image = Tensor::ones([2, 1, 5, 7], (Kind::Float, Device::Cpu));
+        assert_eq!(channels_last(&image).unwrap().stride(), [35, 1, 7, 1]);
+        let colours = Tensor::ones([2, 3, 5, 7], (Kind::Float, Device::Cpu));
+        assert_eq!(channels_last(&colours).unwrap().stride(), [105, 1, 21, 3]);
+    }
+
+    #[test]
+    fn errors_are_one_line() {
+        let flat = Tensor::ones([2, 3], (Kind::Float, Device::Cpu));
+        let message = channels_last(&flat).unwrap_err().to_string();
+        assert!(message.starts_with("libtorch: ") && !message.contains('\n'), "{message}");
+    }
+
+    #[test]
+    fn sgd_is_pytorchs_formula() {
+        let parameters = Tensor::from_slice(&[1.0f64, -2.0]);
+        let velocity = Tensor::zeros([2], (Kind::Double, Device::Cpu));
+        let mut settings = SgdSettings { rate: 0.1, momentum: 0.9, decay: 0.01, first: true };
+        let (mut p, mut v) = ([1.0f64, -2.0], [0.0f64, 0.0]);
+        for step in 0..3 {
+            let g = [0.5 + f64::from(step), -0.25];
+            fused_sgd(&parameters, &Tensor::from_slice(&g), Some(&velocity), settings).unwrap();
+            settings.first = false;
+            for i in 0..2 {
+                v[i] = if step == 0 { g[i] + 0.01 * p[i] } else { 0.9 * v[i] + g[i] + 0.01 * p[i] };
+                p[i] -= 0.1 * v[i];
+            }
+        }
+        let found = Vec::<f64>::try_from(&parameters).unwrap();
+        assert!(found.iter().zip(p).all(|(a, b)| (a - b).abs() < 1e-14), "{found:?} {p:?}");
+    }
+}
