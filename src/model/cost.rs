@@ -1,0 +1,72 @@
+//! What a layer costs: parameters, multiply-accumulates, and the shapes of its parameters.
+
+use super::initial::{Distribution, Fans};
+use super::{Kind, LayerId, Model};
+
+/// One parameter tensor of a layer, whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parameter {
+    /// `weight` or `bias`.
+    pub role: Role,
+    /// `[out, in / groups, k, k]` for a convolution, `[out, in]` for a linear layer, `[out]` for a bias.
+    pub shape: Vec<usize>,
+    /// What it is drawn from at the start.
+    pub distribution: Distribution,
+}
+
+/// Which parameter of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// The kernels or the matrix.
+    Weight,
+    /// One number per output channel.
+    Bias,
+}
+
+impl Role {
+    /// The name in parameter names: `conv1.weight`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Weight => "weight",
+            Self::Bias => "bias",
+        }
+    }
+}
+
+/// The parameters of a layer: none, a weight, or a weight and a bias.
+pub fn parameters(model: &Model, layer: LayerId) -> Vec<Parameter> {
+    let input = model.input_shapes(layer)[0];
+    let (shape, has_bias, weight_initial, bias_initial) = match &model.layers[layer].kind {
+        Kind::Conv(conv) => {
+            let kernel = conv.window.kernel;
+            let shape = vec![conv.out_channels, input.channels / conv.groups, kernel, kernel];
+            (shape, conv.bias, conv.weight_initial, conv.bias_initial)
+        }
+        Kind::Linear(linear) => {
+            (vec![linear.out_features, input.channels], linear.bias, linear.weight_initial, linear.bias_initial)
+        }
+        _ => return Vec::new(),
+    };
+    let area: usize = shape[2..].iter().product();
+    let fans = Fans { fan_in: shape[1] * area, fan_out: shape[0] * area };
+    let bias = Parameter { role: Role::Bias, shape: vec![shape[0]], distribution: bias_initial.distribution(fans) };
+    let weight = Parameter { role: Role::Weight, shape, distribution: weight_initial.distribution(fans) };
+    if has_bias { vec![weight, bias] } else { vec![weight] }
+}
+
+/// The number of parameters of a layer.
+pub fn parameter_count(model: &Model, layer: LayerId) -> usize {
+    parameters(model, layer).iter().map(|parameter| parameter.shape.iter().product::<usize>()).sum()
+}
+
+/// Multiply-accumulates of the forward pass of `out` output channels of a layer, per example. Only convolutions and
+/// linear layers count, as is the custom.
+pub fn multiply_accumulates(model: &Model, layer: LayerId, out: usize) -> u64 {
+    let (input, output) = (model.input_shapes(layer)[0], model.layers[layer].output);
+    let per_output = match &model.layers[layer].kind {
+        Kind::Conv(conv) => input.channels / conv.groups * conv.window.kernel.pow(2),
+        Kind::Linear(_) => input.channels,
+        _ => 0,
+    };
+    per_output as u64 * (out * output.area()) as u64
+}
