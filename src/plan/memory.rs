@@ -1,0 +1,115 @@
+//! What a device has to hold while it trains, counted from the plan: the reason the original was split.
+
+use super::{Plan, Read};
+use crate::model::ranges::balanced;
+use crate::model::{ActivationId, Kind, LayerId};
+
+/// What decides the sizes besides the plan.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sizes {
+    /// Examples in a step, over all devices.
+    pub batch_size: usize,
+    /// Bytes of a value of weights and activations.
+    pub value_bytes: usize,
+    /// Whether the optimizer keeps velocities.
+    pub momentum: bool,
+}
+
+/// Bytes on one device at the fullest moment of a step, which is the beginning of the backward pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Weights and biases.
+    pub weights: u64,
+    /// Their gradients.
+    pub gradients: u64,
+    /// The optimizer's velocities: the shard of this device.
+    pub optimizer: u64,
+    /// What the forward pass keeps for the backward pass: inputs, outputs, pooling indices, dropout masks, and what
+    /// exchanges brought; and the two largest gradients of activations that are alive together.
+    pub activations: u64,
+}
+
+impl Memory {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.weights + self.gradients + self.optimizer + self.activations
+    }
+}
+
+/// Bytes of an index that max-pooling keeps for each output.
+const INDEX_BYTES: usize = 8;
+
+/// What a rank holds. Ranks with a larger share of the batch or of the channels hold more; see [`fullest`].
+pub fn of_rank(plan: &Plan, rank: usize, sizes: Sizes) -> Memory {
+    let (model_rank, data_rank) = (plan.mesh.model_rank(rank), plan.mesh.data_rank(rank));
+    let examples = balanced(sizes.batch_size, plan.mesh.data)[data_rank].len();
+    let shares = (0..plan.model.layers.len()).flat_map(|layer| plan.parameter_shares(layer, model_rank));
+    let parameters: usize = shares.map(|share| share.len()).sum();
+    let weights = (parameters * sizes.value_bytes) as u64;
+    let optimizer = if sizes.momentum { weights.div_ceil(plan.mesh.data as u64) } else { 0 };
+    let per_example = kept(plan, model_rank, sizes.value_bytes) + working(plan, model_rank) * sizes.value_bytes;
+    Memory { weights, gradients: weights, optimizer, activations: (per_example * examples) as u64 }
+}
+
+/// What the rank with the most to hold holds.
+pub fn fullest(plan: &Plan, sizes: Sizes) -> Memory {
+    let ranks = (0..plan.mesh.ranks()).map(|rank| of_rank(plan, rank, sizes));
+    ranks.max_by_key(Memory::total).unwrap_or_default()
+}
+
+fn values(plan: &Plan, activation: ActivationId, model_rank: usize) -> usize {
+    plan.held(activation, model_rank).len() * plan.model.shape(activation).area()
+}
+
+/// Whether a layer keeps what it reads for its backward pass.
+fn keeps_input(kind: &Kind) -> bool {
+    matches!(kind, Kind::Conv(_) | Kind::Linear(_) | Kind::MaxPool(_) | Kind::AveragePool(_))
+}
+
+/// Whether a layer keeps what it gives.
+fn keeps_output(kind: &Kind) -> bool {
+    matches!(kind, Kind::Relu | Kind::Sigmoid | Kind::Tanh | Kind::SoftmaxCrossEntropy)
+}
+
+/// Bytes per example that the forward pass keeps on a model rank; a tensor that two layers keep counts once.
+fn kept(plan: &Plan, model_rank: usize, value_bytes: usize) -> usize {
+    let layers = &plan.model.layers;
+    let reads_held = |layer: LayerId, activation| {
+        let inputs = layers[layer].inputs.iter().zip(&plan.layers[layer].sources);
+        inputs.into_iter().any(|(&input, source)| input == activation && !matches!(source, Read::Exchanged(_)))
+    };
+    let activations: usize = (0..=layers.len())
+        .filter(|&activation| {
+            let as_output = activation > 0 && keeps_output(&layers[activation - 1].kind);
+            let as_input = plan
+                .model
+                .readers(activation)
+                .any(|layer| keeps_input(&layers[layer].kind) && reads_held(layer, activation));
+            as_output || as_input
+        })
+        .map(|activation| values(plan, activation, model_rank) * value_bytes)
+        .sum();
+    let exchanged: usize = plan
+        .exchanges
+        .iter()
+        .filter(|exchange| keeps_input(&layers[exchange.reader].kind))
+        .map(|exchange| exchange.needed[model_rank].len() * plan.model.shape(exchange.source).area() * value_bytes)
+        .sum();
+    let besides: usize = (0..layers.len())
+        .map(|layer| match layers[layer].kind {
+            Kind::MaxPool(_) => values(plan, layer + 1, model_rank) * INDEX_BYTES,
+            Kind::Dropout { .. } => values(plan, layer + 1, model_rank) * value_bytes,
+            _ => 0,
+        })
+        .sum();
+    activations + exchanged + besides
+}
+
+/// The most values per example in the gradients of a layer's output and input, which are alive together.
+fn working(plan: &Plan, model_rank: usize) -> usize {
+    let layers = (0..plan.model.layers.len()).map(|layer| {
+        let inputs = plan.model.layers[layer].inputs.iter();
+        values(plan, layer + 1, model_rank) + inputs.map(|&input| values(plan, input, model_rank)).sum::<usize>()
+    });
+    layers.max().unwrap_or(0)
+}
