@@ -1,0 +1,106 @@
+//! A rank's share of a global batch.
+
+use crate::random::{Purpose, Stream, uniform};
+use std::ops::Range;
+
+/// The part of a global batch that one rank of the data axis works on. It is empty where there are fewer examples
+/// than ranks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// The training step that it is for.
+    pub step: u64,
+    /// How many examples the global batch has, over all data ranks: what the loss is divided by.
+    pub global_examples: usize,
+    /// The images, [N, C, H, W].
+    pub pixels: Vec<f32>,
+    /// The classes, `[N]`.
+    pub labels: Vec<i64>,
+    /// The dropout masks, in the order of the loader's [`MaskSpec`]s.
+    pub masks: Vec<Mask>,
+}
+
+/// Which features dropout keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mask {
+    /// The dropout layer.
+    pub layer: u32,
+    /// The features of one example, over all model ranks.
+    pub features: usize,
+    /// 1 where the feature is kept and 0 where it is dropped, [N, features].
+    pub keep: Vec<u8>,
+}
+
+/// A dropout layer that needs a mask in each step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MaskSpec {
+    /// The layer's number: it keys the draws.
+    pub layer: u32,
+    /// The features of one example, over all model ranks.
+    pub features: usize,
+    /// The probability that a feature is dropped, in `0.0..=1.0`.
+    pub probability: f64,
+}
+
+impl MaskSpec {
+    /// The mask of the examples at `positions` of the global batch of `step`.
+    ///
+    /// Feature f of the example at position p is kept where uniform(p `features` + f) >= `probability` in the stream
+    /// of `seed`, [`Purpose::Dropout`], this layer and time `step`: so a mask does not depend on who works on what.
+    pub fn mask(&self, seed: u64, step: u64, positions: Range<usize>) -> Mask {
+        let stream = Stream::new(seed, Purpose::Dropout, self.layer, step);
+        let mut keep = vec![0; positions.len() * self.features];
+        let first = (positions.start * self.features) as u64;
+        stream.fill(first, &mut keep, |word| u8::from(uniform(word) >= self.probability));
+        Mask { layer: self.layer, features: self.features, keep }
+    }
+}
+
+/// The positions of a global batch of `global` examples that rank `rank` of `ranks` works on: contiguous shares in
+/// rank order whose sizes differ by one at most, the larger ones first.
+pub fn share(global: usize, ranks: usize, rank: usize) -> Range<usize> {
+    let (size, larger) = (global / ranks, global % ranks);
+    let begin = |rank: usize| rank * size + rank.min(larger);
+    begin(rank)..begin(rank + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SPEC: MaskSpec = MaskSpec { layer: 9, features: 7, probability: 0.4 };
+
+    #[test]
+    fn a_mask_is_drawn_as_documented() {
+        let stream = Stream::new(5, Purpose::Dropout, 9, 11);
+        let expected: Vec<u8> = (3 * 7..6 * 7).map(|index| u8::from(stream.uniform(index) >= 0.4)).collect();
+        assert_eq!(SPEC.mask(5, 11, 3..6), Mask { layer: 9, features: 7, keep: expected });
+    }
+
+    #[test]
+    fn the_probability_is_that_of_being_dropped() {
+        let dropped = |probability| {
+            let keep = MaskSpec { features: 1000, probability, ..SPEC }.mask(1, 0, 0..10).keep;
+            keep.iter().filter(|&&bit| bit == 0).count()
+        };
+        assert_eq!([dropped(0.0), dropped(1.0)], [0, 10_000]);
+        assert!((1800..2200).contains(&dropped(0.2)), "{} of 10000 dropped", dropped(0.2));
+    }
+
+    #[test]
+    fn the_first_ranks_take_what_is_left_over() {
+        assert_eq!([share(8, 3, 0), share(8, 3, 1), share(8, 3, 2)], [0..3, 3..6, 6..8]);
+        assert_eq!([share(1, 3, 0), share(1, 3, 1), share(1, 3, 2)], [0..1, 1..1, 1..1]);
+    }
+
+    proptest! {
+        #[test]
+        fn shares_are_contiguous_balanced_and_complete(global in 0usize..1000, ranks in 1usize..20) {
+            let shares: Vec<_> = (0..ranks).map(|rank| share(global, ranks, rank)).collect();
+            prop_assert_eq!((shares[0].start, shares[ranks - 1].end), (0, global));
+            prop_assert!(shares.windows(2).all(|pair| pair[0].end == pair[1].start));
+            let sizes = [global / ranks, global.div_ceil(ranks)];
+            prop_assert!(shares.iter().all(|share| sizes.contains(&share.len())));
+        }
+    }
+}

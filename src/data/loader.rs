@@ -1,0 +1,195 @@
+//! The prefetching loader: one thread makes batches ahead of the ranks and hands each rank its share.
+
+use super::augment::Augmentation;
+use super::batch::{Batch, MaskSpec, share};
+use super::source::Source;
+use crate::error::{Error, Result};
+use crate::random::{Purpose, Stream};
+use crossbeam::channel::{Receiver, Sender, bounded};
+use std::any::Any;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+/// The order in which an epoch goes through the data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// A random order, another one in each epoch: the permutation of [`Purpose::Shuffle`], layer 0 and time `epoch`.
+    Shuffled {
+        /// The epoch; it keys the augmentation too.
+        epoch: u64,
+    },
+    /// The order of the data set, for evaluation. Augmentation, if it is on, is that of epoch 0.
+    InOrder,
+}
+
+/// What a loader hands out.
+#[derive(Clone, Debug)]
+pub struct LoaderOptions {
+    /// The seed of the run.
+    pub seed: u64,
+    /// Examples in a global batch. The last batch of an epoch has what is left.
+    pub batch_size: usize,
+    /// The order of the examples.
+    pub order: Order,
+    /// The training step of the first batch that is handed out; it keys the dropout masks.
+    pub first_step: u64,
+    /// Ranks along the data axis: they share each global batch.
+    pub data_ranks: usize,
+    /// Model ranks of each data rank: they get the same batch.
+    pub replicas: usize,
+    /// The dropout layers that need a mask in each step.
+    pub masks: Vec<MaskSpec>,
+    /// Random changes to the images.
+    pub augmentation: Augmentation,
+    /// Batches at the start of the epoch that are left out: where a resumed run goes on.
+    pub skip_batches: u64,
+    /// How many batches may wait for each rank.
+    pub prefetch: usize,
+}
+
+impl Default for LoaderOptions {
+    /// Batches of 128 in order for one rank, four ahead, with neither masks nor augmentation.
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            batch_size: 128,
+            order: Order::InOrder,
+            first_step: 0,
+            data_ranks: 1,
+            replicas: 1,
+            masks: Vec::new(),
+            augmentation: Augmentation::default(),
+            skip_batches: 0,
+            prefetch: 4,
+        }
+    }
+}
+
+/// What a rank receives: its share of the next batch, or why there is none.
+pub type Delivery = Result<Arc<Batch>>;
+
+/// Starts the loader's thread for one epoch of `source`. Returns a channel for each rank, at
+/// data rank * `replicas` + model rank. Each rank gets one batch a step, an empty one where it has no share. A channel
+/// that closes says that the epoch is over; the thread ends early, without a word, once every channel is dropped.
+///
+/// # Errors
+/// A usage error where the options or the source leave nothing to hand out. Later failures (an example that cannot be
+/// read, a panic in the thread) reach every rank through its channel, as the last thing in it.
+pub fn start(source: Arc<dyn Source>, options: LoaderOptions) -> Result<Vec<Receiver<Delivery>>> {
+    let examples = check(source.as_ref(), &options)?;
+    // Bounded channels, served in rank order, are enough: ranks may drift apart by `prefetch` batches, then the loader
+    // waits for the slowest. Nobody waits in a circle: while the loader waits to hand batch k to a rank, every rank has
+    // been handed all batches before k, so that rank and whoever it exchanges with can finish all steps before k.
+    let (senders, receivers) = (0..options.data_ranks * options.replicas).map(|_| bounded(options.prefetch)).unzip();
+    let outlets = Outlets(senders);
+    let work = move || {
+        let epoch = || Epoch::new(source.as_ref(), &options, examples).deliver(&outlets);
+        let result = catch_unwind(AssertUnwindSafe(epoch)).unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
+        if let Err(error) = result {
+            outlets.send(|_| Err(error.clone()));
+        }
+    };
+    std::thread::Builder::new()
+        .name("loader".into())
+        .spawn(work)
+        .map_err(|error| Error::failed(format!("cannot start the data loader's thread: {error}")))?;
+    Ok(receivers)
+}
+
+/// Refuses what a loader cannot serve. Returns the number of examples.
+fn check(source: &dyn Source, options: &LoaderOptions) -> Result<u32> {
+    let examples = u32::try_from(source.len()).map_err(|_| {
+        Error::usage(format!("the data set has {} examples and mpt can order {}; split it", source.len(), u32::MAX))
+    })?;
+    let positive = [
+        ("the number of examples in the data set", source.len()),
+        ("the batch size", options.batch_size),
+        ("the number of data ranks", options.data_ranks),
+        ("the number of model ranks", options.replicas),
+    ];
+    if let Some((name, _)) = positive.iter().find(|(_, number)| *number == 0) {
+        return Err(Error::usage(format!("{name} is 0; it must be at least 1")));
+    }
+    if let Some(spec) = options.masks.iter().find(|spec| !(0.0..=1.0).contains(&spec.probability)) {
+        return Err(Error::usage(format!(
+            "the dropout probability of layer {} is {}; it must be between 0 and 1",
+            spec.layer, spec.probability
+        )));
+    }
+    Ok(examples)
+}
+
+/// A panic as an error that says what it said.
+fn panicked(panic: &(dyn Any + Send)) -> Error {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    Error::failed(format!("the data loader panicked: {}", text.unwrap_or("it left no message")))
+}
+
+/// The sending ends, in the order of the ranks.
+struct Outlets(Vec<Sender<Delivery>>);
+
+impl Outlets {
+    /// Sends `delivery(rank)` to each rank, waiting where its channel is full. Returns whether any rank still listens;
+    /// one that does not is passed over, since others may have to finish a step without it.
+    fn send(&self, delivery: impl Fn(usize) -> Delivery) -> bool {
+        self.0.iter().enumerate().filter(|(rank, sender)| sender.send(delivery(*rank)).is_ok()).count() > 0
+    }
+}
+
+/// One epoch's work.
+struct Epoch<'a> {
+    source: &'a dyn Source,
+    options: &'a LoaderOptions,
+    /// The index in the data set of each position in the epoch.
+    indices: Vec<u32>,
+    /// What keys the augmentation.
+    epoch: u64,
+}
+
+impl<'a> Epoch<'a> {
+    fn new(source: &'a dyn Source, options: &'a LoaderOptions, examples: u32) -> Self {
+        let (epoch, indices) = match options.order {
+            Order::Shuffled { epoch } => {
+                (epoch, Stream::new(options.seed, Purpose::Shuffle, 0, epoch).permutation(examples))
+            }
+            Order::InOrder => (0, (0..examples).collect()),
+        };
+        Self { source, options, indices, epoch }
+    }
+
+    /// Sends every batch to every rank.
+    fn deliver(&self, outlets: &Outlets) -> Result<()> {
+        let skipped = usize::try_from(self.options.skip_batches).unwrap_or(usize::MAX);
+        let batches = self.indices.chunks(self.options.batch_size).skip(skipped);
+        for (step, batch) in (self.options.first_step..).zip(batches) {
+            // All shares before the first is sent: no rank begins a step that another one cannot join.
+            let shares = (0..self.options.data_ranks)
+                .map(|rank| self.batch(step, batch, share(batch.len(), self.options.data_ranks, rank)).map(Arc::new))
+                .collect::<Result<Vec<_>>>()?;
+            if !outlets.send(|rank| Ok(Arc::clone(&shares[rank / self.options.replicas]))) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The share of a global batch that lies at `positions`.
+    fn batch(&self, step: u64, global: &[u32], positions: Range<usize>) -> Result<Batch> {
+        let Self { source, options, .. } = self;
+        let shape = source.shape();
+        let size = shape.iter().product();
+        let mut pixels = vec![0.0; positions.len() * size];
+        let mut labels = Vec::with_capacity(positions.len());
+        for (image, &index) in pixels.chunks_exact_mut(size).zip(&global[positions.clone()]) {
+            let read = source.read(index as usize, image);
+            labels.push(read.map_err(|error| error.within(format!("example {index} of the data set")))?);
+            options.augmentation.apply(options.seed, self.epoch, u64::from(index), shape, image);
+        }
+        let masks = options.masks.iter().map(|spec| spec.mask(options.seed, step, positions.clone())).collect();
+        Ok(Batch { step, global_examples: global.len(), pixels, labels, masks })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,29 @@
+//! Where examples come from and how they reach the ranks. Nothing here knows what a tensor or a device is.
+//!
+//! * [`source`] what a data set is: examples read by index
+//! * [`idx`] the files of MNIST and Fashion-MNIST ([`idx_file`]: one such file)
+//! * [`synthetic`] examples that need no files
+//! * [`limited`] the first examples of a data set
+//! * [`augment`] random changes to training images
+//! * [`batch`] a rank's share of a global batch, with its dropout masks
+//! * [`loader`] the thread that makes batches ahead of the ranks
+//!
+//! Every random choice is keyed by what it is for (see [`crate::random`]), so what a batch holds depends on the seed,
+//! the epoch and the step, and never on how many ranks share it.
+
+pub mod augment;
+pub mod batch;
+pub mod idx;
+pub mod idx_file;
+pub mod limited;
+pub mod loader;
+pub mod source;
+pub mod synthetic;
+
+pub use augment::Augmentation;
+pub use batch::{Batch, Mask, MaskSpec, share};
+pub use idx::IdxDataset;
+pub use limited::Limited;
+pub use loader::{Delivery, LoaderOptions, Order, start};
+pub use source::{Source, Subset};
+pub use synthetic::{Noise, Synthetic};

@@ -1,0 +1,36 @@
+//! What a data set is to the rest of mpt.
+
+use crate::error::Result;
+
+/// Which half of a data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subset {
+    /// What the network learns from.
+    Train,
+    /// What it is judged on.
+    Test,
+}
+
+/// Labelled images of one shape, read by index.
+pub trait Source: Send + Sync {
+    /// How many examples there are.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The shape of an image as it is stored: channels, height, width.
+    fn shape(&self) -> [usize; 3];
+
+    /// How many classes there are: labels are in `0..classes`.
+    fn classes(&self) -> usize;
+
+    /// Writes the pixels of example `index` (below [`len`](Self::len)), each in `0.0..=1.0`, to `pixels`: [C, H, W] of
+    /// [`shape`](Self::shape). Returns the example's label. The same index always gives the same example.
+    ///
+    /// # Errors
+    /// Where the example cannot be read, a sentence that says why.
+    fn read(&self, index: usize, pixels: &mut [f32]) -> Result<i64>;
+}
