@@ -1,0 +1,92 @@
+//! Convolution. A rank's share is a list of kernel calls: one for whole groups that lie side by side, one for each
+//! part of a group.
+
+use super::{Context, Layer, Parameters, kept};
+use crate::error::Result;
+use crate::torch::{Sliding, convolution_backward};
+use std::ops::Range;
+use tch::Tensor;
+
+/// One kernel call of a convolution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConvCall {
+    /// Groups in the call.
+    pub groups: usize,
+    /// The channels that it reads, as positions in the layer's input tensor.
+    pub input: Range<usize>,
+    /// The channels that it gives, as positions in the layer's output tensor (and in its weight).
+    pub output: Range<usize>,
+}
+
+/// A convolution, or a device's share of one.
+pub struct Conv {
+    /// The kernel calls, in ascending order of their outputs, which they cover without gaps.
+    pub calls: Vec<ConvCall>,
+    /// Weight `[C_out, C_in / groups, k, k]` and bias `[C_out]`.
+    pub parameters: Parameters,
+    /// Pixels from one window to the next.
+    pub stride: i64,
+    /// Pixels of zeros around the image.
+    pub padding: i64,
+    /// Whether the gradient of the input is wanted.
+    pub wants_input_gradient: bool,
+    /// The input, kept for the backward pass.
+    pub saved: Option<Tensor>,
+}
+
+fn narrow(tensor: &Tensor, dimension: i64, range: &Range<usize>) -> Result<Tensor> {
+    Ok(tensor.f_narrow(dimension, range.start as i64, range.len() as i64)?)
+}
+
+impl Layer for Conv {
+    fn forward(&mut self, inputs: &[Tensor], context: &Context) -> Result<Tensor> {
+        let mut outputs = Vec::with_capacity(self.calls.len());
+        for call in &self.calls {
+            let input = narrow(&inputs[0], 1, &call.input)?;
+            let weight = narrow(&self.parameters.weight, 0, &call.output)?;
+            let bias = self.parameters.bias.as_ref().map(|bias| narrow(bias, 0, &call.output)).transpose()?;
+            let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
+            outputs.push(input.f_conv2d(&weight, bias.as_ref(), stride, padding, [1, 1], call.groups as i64)?);
+        }
+        self.saved = context.training.then(|| inputs[0].shallow_clone());
+        match &outputs[..] {
+            [output] => Ok(output.shallow_clone()),
+            _ => Ok(Tensor::f_cat(&outputs, 1)?),
+        }
+    }
+
+    fn backward(&mut self, gradient: &Tensor, _: &Context) -> Result<Vec<Option<Tensor>>> {
+        let input = kept(&mut self.saved)?;
+        let whole = match &self.calls[..] {
+            [call] => call.input.len() as i64 == input.size()[1],
+            _ => false,
+        };
+        let mut input_gradient = match self.wants_input_gradient && !whole {
+            true => Some(input.f_zeros_like()?),
+            false => None,
+        };
+        for call in &self.calls {
+            let sliding = Sliding { stride: self.stride, padding: self.padding, groups: call.groups as i64 };
+            let gradients = convolution_backward(
+                &narrow(gradient, 1, &call.output)?,
+                &narrow(&input, 1, &call.input)?,
+                &narrow(&self.parameters.weight, 0, &call.output)?,
+                sliding,
+                self.wants_input_gradient,
+                self.parameters.bias.is_some(),
+            )?;
+            narrow(&self.parameters.weight_gradient, 0, &call.output)?.f_copy_(&gradients.weight)?;
+            if let (Some(target), Some(bias)) = (&self.parameters.bias_gradient, &gradients.bias) {
+                narrow(target, 0, &call.output)?.f_copy_(bias)?;
+            }
+            match (&input_gradient, gradients.input) {
+                (Some(sum), Some(part)) => {
+                    let _ = narrow(sum, 1, &call.input)?.f_add_(&part)?;
+                }
+                (None, part) => input_gradient = part,
+                (Some(_), None) => {}
+            }
+        }
+        Ok(vec![input_gradient])
+    }
+}

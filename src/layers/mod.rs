@@ -1,0 +1,77 @@
+//! Forward and backward of each layer kind, by hand, on libtorch's own kernels. A layer here computes on one device
+//! what it is given; it knows no ranks and no exchanges. Which channels it computes was decided by the plan.
+//!
+//! Activations are `[N, C, H, W]` with the channels of a pixel side by side in memory, or `[N, F]`.
+
+mod conv;
+mod dropout;
+mod join;
+mod linear;
+mod loss;
+mod pointwise;
+mod pool;
+mod select;
+
+pub use conv::{Conv, ConvCall};
+pub use dropout::Dropout;
+pub use join::{Add, Concat};
+pub use linear::Linear;
+pub use loss::{Loss, Outcome};
+pub use pointwise::{Pointwise, PointwiseKind};
+pub use pool::{AveragePool, Flatten, MaxPool};
+pub use select::{place, select};
+
+use crate::error::{Error, Result};
+use crate::model::LayerId;
+use std::collections::BTreeMap;
+use tch::Tensor;
+
+/// What a layer may want to know of the batch at hand.
+pub struct Context<'b> {
+    /// Whether a backward pass follows: only then do layers keep what it needs, and dropout drops.
+    pub training: bool,
+    /// For each dropout layer the features that are kept, `[N, F]` of the whole layer: 1 to keep, 0 to drop.
+    pub masks: &'b BTreeMap<LayerId, Tensor>,
+}
+
+/// A layer on one device.
+pub trait Layer {
+    /// The output for these inputs. In training, keeps what [`Layer::backward`] needs.
+    ///
+    /// # Errors
+    /// What libtorch reports.
+    fn forward(&mut self, inputs: &[Tensor], context: &Context) -> Result<Tensor>;
+
+    /// From the gradient of the output to those of the inputs, in order; `None` where no gradient is wanted. Writes
+    /// the gradients of the parameters, and drops what the forward pass kept.
+    ///
+    /// # Errors
+    /// What libtorch reports.
+    fn backward(&mut self, gradient: &Tensor, context: &Context) -> Result<Vec<Option<Tensor>>>;
+}
+
+/// The parameters of a layer and their gradients: views into the buffers of the rank.
+pub struct Parameters {
+    /// `[out, in / groups, k, k]` or `[out, in]`.
+    pub weight: Tensor,
+    /// `[out]`.
+    pub bias: Option<Tensor>,
+    /// The gradient of `weight`.
+    pub weight_gradient: Tensor,
+    /// The gradient of `bias`.
+    pub bias_gradient: Option<Tensor>,
+}
+
+impl Parameters {
+    fn keep_bias_gradient(&mut self, gradient: &Tensor) -> Result<()> {
+        if let Some(bias_gradient) = &mut self.bias_gradient {
+            bias_gradient.f_copy_(gradient)?;
+        }
+        Ok(())
+    }
+}
+
+/// What the forward pass kept for the backward pass.
+fn kept<T>(saved: &mut Option<T>) -> Result<T> {
+    saved.take().ok_or_else(|| Error::failed("a backward pass without a forward pass in training before it"))
+}

@@ -1,0 +1,7 @@
+//! The optimizer and the learning-rate schedules.
+
+mod schedule;
+mod sgd;
+
+pub use schedule::Schedule;
+pub use sgd::Sgd;
