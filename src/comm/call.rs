@@ -1,0 +1,125 @@
+//! What a collective call is, so that two ranks can find out that theirs are not the same.
+
+use std::fmt;
+use std::sync::Arc;
+use tch::{Kind, Tensor};
+
+/// Why a call is made: what it serves, and in which part of the step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The layer (or other thing) that it serves.
+    pub subject: Arc<str>,
+    /// The part of the step.
+    pub stage: Stage,
+}
+
+/// The part of a step in which a call is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// The forward pass.
+    Forward,
+    /// The backward pass.
+    Backward,
+    /// The sum of gradients over the data axis.
+    Reduce,
+    /// The gathering of updated weights over the data axis.
+    Update,
+    /// Agreement on the outcome of a batch.
+    Agree,
+}
+
+impl Call {
+    /// A call for `subject` in a part of the step.
+    pub fn new(subject: &str, stage: Stage) -> Self {
+        Self { subject: subject.into(), stage }
+    }
+}
+
+/// The operation of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// See [`super::Collective::all_gather`].
+    AllGather,
+    /// See [`super::Collective::reduce_scatter`].
+    ReduceScatter,
+    /// See [`super::Collective::all_reduce`].
+    AllReduce,
+    /// See [`super::Collective::send_receive`].
+    SendReceive,
+}
+
+/// All that must be alike when ranks meet in a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// The how-many-th call of the group this is, from 1.
+    pub sequence: u64,
+    /// The operation.
+    pub operation: Operation,
+    /// Why it is made.
+    pub call: Call,
+    /// The shapes of the tensors, where all ranks have the same ones (not for sends and receives).
+    pub shapes: Vec<Vec<i64>>,
+    /// The type of the values; `None` if the rank sends nothing.
+    pub kind: Option<Kind>,
+}
+
+impl Signature {
+    /// The signature of a call with these tensors.
+    pub fn new(sequence: u64, operation: Operation, call: &Call, tensors: &[&Tensor]) -> Self {
+        let shapes = match operation {
+            Operation::SendReceive => Vec::new(),
+            _ => tensors.iter().map(|tensor| tensor.size()).collect(),
+        };
+        Self { sequence, operation, call: call.clone(), shapes, kind: tensors.first().map(|tensor| tensor.kind()) }
+    }
+
+    /// Whether two ranks with these signatures meet in the same call.
+    pub fn agrees(&self, other: &Self) -> bool {
+        let kinds_agree = match (self.kind, other.kind) {
+            (Some(mine), Some(theirs)) => mine == theirs,
+            _ => true,
+        };
+        kinds_agree
+            && self.sequence == other.sequence
+            && self.operation == other.operation
+            && self.call == other.call
+            && self.shapes == other.shapes
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Forward => "forward",
+            Self::Backward => "backward",
+            Self::Reduce => "reduce",
+            Self::Update => "update",
+            Self::Agree => "agree",
+        })
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::AllGather => "all-gather",
+            Self::ReduceScatter => "reduce-scatter",
+            Self::AllReduce => "all-reduce",
+            Self::SendReceive => "send-receive",
+        })
+    }
+}
+
+impl fmt::Display for Signature {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sequence, operation, call, shapes, kind } = self;
+        write!(formatter, "{operation} for {} ({}), its call {sequence}", call.subject, call.stage)?;
+        if !shapes.is_empty() {
+            write!(formatter, ", with {shapes:?}")?;
+        }
+        match kind {
+            Some(kind) => write!(formatter, " of {kind:?}"),
+            None => Ok(()),
+        }
+    }
+}

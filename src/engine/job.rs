@@ -1,0 +1,144 @@
+//! From a recipe to all that a run needs. Whatever can be wrong with a request is found here, before the first step.
+
+use super::rank::Settings;
+use super::session::Job;
+use super::worker::Assignment;
+use crate::data::{Augmentation, IdxDataset, Limited, Noise, Source, Subset, Synthetic};
+use crate::error::{Error, Result};
+use crate::launch::control::Control;
+use crate::model::{Shape, shipped};
+use crate::plan::{Plan, plan};
+use crate::recipe::Recipe;
+use crate::recipe::settings::{DataSettings, SourceKind};
+use std::env;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Examples of computed training and test sets, where the recipe does not say.
+const COMPUTED: [usize; 2] = [60_000, 10_000];
+
+impl Job {
+    /// Everything for a run of `recipe` on CPU devices, ended early by `control`.
+    ///
+    /// # Errors
+    /// The recipe's parts do not fit together, or its data cannot be read.
+    pub fn new(recipe: &Recipe, control: Control) -> Result<Self> {
+        let plan = Arc::new(plan_of(recipe)?);
+        let train = source(&recipe.data, recipe.seed, Subset::Train)?;
+        let test = source(&recipe.data, recipe.seed, Subset::Test)?;
+        for source in [&train, &test] {
+            check_fit(&plan, source.as_ref(), &recipe.data)?;
+        }
+        let steps_per_epoch = train.len().div_ceil(recipe.train.batch_size) as u64;
+        let all = steps_per_epoch.saturating_mul(recipe.train.epochs);
+        let total_steps = if recipe.train.steps == 0 { all } else { all.min(recipe.train.steps) };
+        let devices = (0..plan.mesh.ranks()).map(|rank| format!("cpu:{rank}")).collect();
+        let assignment = Assignment {
+            threads: threads(recipe, plan.mesh.ranks()),
+            plan,
+            settings: settings(recipe),
+            stored: train.shape(),
+            learning_rate: recipe.optimizer.learning_rate,
+            schedule: recipe.schedule,
+            total_steps,
+            steps_per_epoch,
+            control,
+        };
+        Ok(Self {
+            assignment,
+            train,
+            test,
+            batch_size: recipe.train.batch_size,
+            epochs: recipe.train.epochs,
+            augmentation: Augmentation { flip: recipe.data.flip, crop: recipe.data.crop },
+            devices,
+            max_time: recipe.train.max_time,
+        })
+    }
+}
+
+/// The plan that a recipe asks for.
+///
+/// # Errors
+/// Its model cannot be read, or cannot be laid out over its devices.
+pub fn plan_of(recipe: &Recipe) -> Result<Plan> {
+    let model = shipped::load(&recipe.model.name, &recipe.model.edits)?;
+    let (mesh, mode) = recipe.layout()?;
+    plan(&model, mesh, mode)
+}
+
+/// What each rank needs of a recipe.
+pub fn settings(recipe: &Recipe) -> Settings {
+    Settings {
+        seed: recipe.seed,
+        kind: recipe.train.precision.kind(),
+        momentum: recipe.optimizer.momentum,
+        weight_decay: recipe.optimizer.weight_decay,
+    }
+}
+
+/// The threads of each of `ranks` CPU devices: what the recipe says, or a fair share of the cores.
+pub fn threads(recipe: &Recipe, ranks: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    match recipe.parallel.threads {
+        0 => (cores / ranks).max(1),
+        threads => threads,
+    }
+}
+
+/// The folder in which `scripts/mpt` keeps data sets: `mpt/data` in the user's cache.
+pub fn data_cache() -> PathBuf {
+    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let cache = env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from).or_else(home);
+    cache.unwrap_or_default().join("mpt").join("data")
+}
+
+fn source(data: &DataSettings, seed: u64, subset: Subset) -> Result<Arc<dyn Source>> {
+    let (wanted, computed) = match subset {
+        Subset::Train => (data.train_examples, COMPUTED[0]),
+        Subset::Test => (data.test_examples, COMPUTED[1]),
+    };
+    let length = if wanted == 0 { computed } else { wanted };
+    let files = |default: PathBuf| -> Result<Arc<dyn Source>> {
+        let dir = if data.dir.is_empty() { default } else { PathBuf::from(&data.dir) };
+        let found = IdxDataset::open(&dir, subset)?;
+        Ok(if wanted == 0 { Arc::new(found) } else { Arc::new(Limited::new(found, wanted)) })
+    };
+    match data.source {
+        SourceKind::FashionMnist => files(data_cache().join("fashion-mnist")),
+        SourceKind::Idx if data.dir.is_empty() => {
+            Err(Error::usage("data.source is idx, so say where the files are: --data-dir DIR"))
+        }
+        SourceKind::Idx => files(PathBuf::new()),
+        SourceKind::Synthetic => Ok(Arc::new(Synthetic::new(seed, length, data.image, data.classes, subset)?)),
+        SourceKind::Noise => Ok(Arc::new(Noise::new(seed, length, data.image, data.classes)?)),
+    }
+}
+
+fn check_fit(plan: &Plan, source: &dyn Source, data: &DataSettings) -> Result<()> {
+    let model = &plan.model;
+    let [channels, height, width] = source.shape();
+    let name = data.source.name();
+    if channels != model.input.channels {
+        let (stored, wanted) = (Shape::image(channels, height, width), model.input);
+        let remedy = match data.source {
+            SourceKind::Synthetic | SourceKind::Noise => {
+                let (height, width) = wanted.pixels.unwrap_or((height, width));
+                format!("; use --set data.image=[{},{height},{width}]", wanted.channels)
+            }
+            _ => String::new(),
+        };
+        return Err(Error::usage(format!(
+            "model {} reads images of {wanted}, but those of {name} are {stored}: the channels differ{remedy}",
+            model.name
+        )));
+    }
+    if source.classes() > model.classes() {
+        let (found, known) = (source.classes(), model.classes());
+        return Err(Error::usage(format!(
+            "{name} has {found} classes, but model {} tells only {known} apart",
+            model.name
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,24 @@
+//! One rank's share of the work: forward, exchange, backward, adjoint exchange, reduce, update; and the loop around
+//! it. The engine knows plan, layers and collectives, and has no branch for a mode or for a number of devices.
+//!
+//! * [`rank`] a rank and its training step: start here
+//! * [`exchange`] the plan's exchanges on a collective
+//! * [`parameters`] the flat buffers of weights and gradients
+//! * [`table`] from layer kinds to layers
+//! * [`input`] a batch on its way to the device
+//! * [`phases`] where the time goes
+//! * [`recording`] what a rank saw, for comparing runs
+//! * [`worker`] a rank from start to end
+//! * [`session`] the loop
+//! * [`job`] from a recipe to all that a run needs: whatever can fail before the first step fails there
+
+pub mod exchange;
+pub mod input;
+pub mod job;
+pub mod parameters;
+pub mod phases;
+pub mod rank;
+pub mod recording;
+pub mod session;
+pub mod table;
+pub mod worker;

@@ -1,0 +1,354 @@
+//! A rank and its training step.
+
+use super::exchange;
+use super::input::DeviceBatch;
+use super::parameters::Store;
+use super::phases::{Phase, Phases, Stopwatch};
+use super::recording::{Quantity, Recording};
+use super::table;
+use crate::comm::{Call, Groups, Stage, Traffic};
+use crate::error::{Error, Result};
+use crate::layers::{Context, Layer, Loss, Outcome};
+use crate::model::{ActivationId, LayerId};
+use crate::optim::Sgd;
+use crate::plan::{Operation, Placement, Plan, Read};
+use std::sync::Arc;
+use tch::{Kind, Tensor};
+
+/// What a rank needs to know to train besides the plan.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    /// The seed of the initial weights.
+    pub seed: u64,
+    /// The type of activations, gradients and weights.
+    pub kind: Kind,
+    /// SGD's momentum.
+    pub momentum: f64,
+    /// SGD's weight decay.
+    pub weight_decay: f64,
+}
+
+/// One rank: its share of the network, of the parameters, and its place in the groups.
+pub struct Rank {
+    plan: Arc<Plan>,
+    rank: usize,
+    layers: Vec<Box<dyn Layer>>,
+    loss: Loss,
+    store: Store,
+    optimizer: Sgd,
+    groups: Groups,
+    watch: Stopwatch,
+    needs_gradient: Vec<bool>,
+    /// For each layer, the activations that nothing reads after it.
+    released: Vec<Vec<ActivationId>>,
+    recording: Option<Recording>,
+}
+
+/// What the ranks of a group agree on after a batch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Agreed {
+    /// The outcome over all ranks, each example once.
+    pub outcome: Outcome,
+    /// Whether any rank wishes to stop.
+    pub stop: bool,
+}
+
+impl Rank {
+    /// A rank at the start of a run.
+    ///
+    /// # Errors
+    /// What libtorch reports, as when memory runs out.
+    pub fn new(plan: Arc<Plan>, rank: usize, groups: Groups, settings: Settings) -> Result<Self> {
+        let store = Store::new(&plan, rank, settings.seed, settings.kind)?;
+        let shard = store.shard(groups.data.rank(), groups.data.size());
+        let optimizer = Sgd::new(settings.momentum, settings.weight_decay, shard.len(), settings.kind)?;
+        let needs_gradient = plan.model.needs_gradient();
+        let mut layers = Vec::with_capacity(plan.model.layers.len());
+        for layer in 0..plan.model.layers.len() {
+            let wants_gradient = plan.model.layers[layer].inputs.iter().any(|&input| needs_gradient[input]);
+            let parameters = store.of_layer(layer)?;
+            layers.extend(table::layer(&plan, layer, plan.mesh.model_rank(rank), parameters, wants_gradient)?);
+        }
+        let released = (0..plan.model.layers.len()).map(|layer| released_after(&plan, layer)).collect();
+        let (loss, watch) = (Loss::default(), Stopwatch::start(Phase::Data));
+        Ok(Self {
+            plan,
+            rank,
+            layers,
+            loss,
+            store,
+            optimizer,
+            groups,
+            watch,
+            needs_gradient,
+            released,
+            recording: None,
+        })
+    }
+
+    /// One step of training on this rank's share of a batch: gives the share's outcome.
+    ///
+    /// # Errors
+    /// What a layer, or a collective, reports.
+    pub fn train(&mut self, batch: &DeviceBatch, learning_rate: f64) -> Result<Outcome> {
+        let outcome = if batch.examples() > 0 {
+            let outcome = self.forward(batch, true)?;
+            self.backward(batch)?;
+            outcome
+        } else {
+            // A rank without examples joins the sum of gradients with zeros.
+            let _ = self.store.gradients.f_zero_()?;
+            Outcome::default()
+        };
+        self.update(learning_rate)?;
+        Ok(outcome)
+    }
+
+    /// The outcome of this rank's share of a batch, without training.
+    ///
+    /// # Errors
+    /// What a layer, or a collective, reports.
+    pub fn evaluate(&mut self, batch: &DeviceBatch) -> Result<Outcome> {
+        if batch.examples() > 0 { self.forward(batch, false) } else { Ok(Outcome::default()) }
+    }
+
+    /// Sums outcomes over all ranks, counting each example once, and lets every rank know whether one wishes to stop.
+    ///
+    /// # Errors
+    /// What the collective reports.
+    pub fn agree(&mut self, outcome: Outcome, stop: bool) -> Result<Agreed> {
+        // The ranks of a model group saw the same examples: the first speaks for them.
+        let counts = if self.groups.model.rank() == 0 { outcome } else { Outcome::default() };
+        let own = [counts.loss_sum, counts.correct as f64, counts.examples as f64, f64::from(u8::from(stop))];
+        let call = Call::new("the outcome", Stage::Agree);
+        let before = self.watch.enter(Phase::Reduce);
+        let sums = self.groups.world.all_reduce(&call, &Tensor::from_slice(&own))?;
+        self.leave_collective(before);
+        let sums = Vec::<f64>::try_from(&sums)?;
+        let outcome = Outcome { loss_sum: sums[0], correct: sums[1] as u64, examples: sums[2] as u64 };
+        Ok(Agreed { outcome, stop: sums[3] > 0.0 })
+    }
+
+    fn forward(&mut self, batch: &DeviceBatch, training: bool) -> Result<Outcome> {
+        let plan = Arc::clone(&self.plan);
+        let context = Context { training, masks: &batch.masks };
+        let mut activations: Vec<Option<Tensor>> = vec![Some(batch.image.shallow_clone())];
+        let mut brought: Vec<Option<Tensor>> = plan.exchanges.iter().map(|_| None).collect();
+        self.watch.enter(Phase::Forward);
+        let last = plan.model.layers.len() - 1;
+        for layer in 0..last {
+            let inputs = self.inputs(layer, &activations, &mut brought)?;
+            let output = self.layers[layer].forward(&inputs, &context).map_err(|error| self.in_layer(layer, error))?;
+            // A summand is no part of the activation; the sum is recorded when an exchange has made it.
+            if plan.placements[layer + 1] != Placement::Partial {
+                self.record(Quantity::Activation(layer + 1), &output);
+            }
+            activations.push(Some(output));
+            for &activation in &self.released[layer] {
+                activations[activation] = None;
+            }
+        }
+        let logits = self.inputs(last, &activations, &mut brought)?;
+        self.loss.forward(&logits[0], &batch.labels, training).map_err(|error| self.in_layer(last, error))
+    }
+
+    /// What a layer reads, brought by exchanges where it takes them.
+    fn inputs(
+        &mut self,
+        layer: LayerId,
+        activations: &[Option<Tensor>],
+        brought: &mut [Option<Tensor>],
+    ) -> Result<Vec<Tensor>> {
+        let plan = Arc::clone(&self.plan);
+        let mut inputs = Vec::with_capacity(2);
+        for (source, &input) in plan.layers[layer].sources.iter().zip(&plan.model.layers[layer].inputs) {
+            let held =
+                || activations[input].as_ref().ok_or_else(|| Error::failed("an activation was released too early"));
+            inputs.push(match source {
+                Read::Held => held()?.shallow_clone(),
+                Read::Part(parts) => crate::layers::select(held()?, &parts[self.groups.model.rank()])?,
+                &Read::Exchanged(id) => match &brought[id] {
+                    Some(tensor) => tensor.shallow_clone(),
+                    None => {
+                        let tensor = self.exchange(id, Stage::Forward, held()?)?;
+                        brought[id] = Some(tensor.shallow_clone());
+                        tensor
+                    }
+                },
+            });
+        }
+        Ok(inputs)
+    }
+
+    fn backward(&mut self, batch: &DeviceBatch) -> Result<()> {
+        let plan = Arc::clone(&self.plan);
+        let context = Context { training: true, masks: &batch.masks };
+        let mut gradients = Gradients::new(&plan);
+        self.watch.enter(Phase::Backward);
+        let last = plan.model.layers.len() - 1;
+        let of_logits = self.loss.backward(batch.global_examples).map_err(|error| self.in_layer(last, error))?;
+        gradients.deliver(&plan, last, vec![Some(of_logits)])?;
+        for layer in (0..last).rev() {
+            if !self.needs_gradient[layer + 1] {
+                continue;
+            }
+            // Every reader of this layer's output has had its turn: what they read through exchanges comes home.
+            for (id, exchanged) in gradients.take_exchanged(&plan, layer + 1) {
+                let own = self.exchange(id, Stage::Backward, &exchanged)?;
+                gradients.add_to_activation(layer + 1, own)?;
+            }
+            let gradient = gradients.take(layer + 1)?;
+            self.record(Quantity::Gradient(layer + 1), &gradient);
+            let of_inputs =
+                self.layers[layer].backward(&gradient, &context).map_err(|error| self.in_layer(layer, error))?;
+            gradients.deliver(&plan, layer, of_inputs)?;
+        }
+        Ok(())
+    }
+
+    /// Sums the gradients over the data axis and updates the weights: each rank of the axis does a shard of them.
+    fn update(&mut self, learning_rate: f64) -> Result<()> {
+        let (rank, ranks) = (self.groups.data.rank(), self.groups.data.size());
+        let cut = |buffer: &Tensor, shard: usize| {
+            let range = self.store.shard(shard, ranks);
+            buffer.f_narrow(0, range.start as i64, range.len() as i64)
+        };
+        let parts = (0..ranks).map(|shard| cut(&self.store.gradients, shard)).collect::<Result<Vec<_>, _>>()?;
+        let mut shards = (0..ranks).map(|shard| cut(&self.store.weights, shard)).collect::<Result<Vec<_>, _>>()?;
+
+        self.watch.enter(Phase::Reduce);
+        let gradient = self.groups.data.reduce_scatter(&Call::new("all gradients", Stage::Reduce), &parts)?;
+        self.leave_collective(Phase::Optimizer);
+        self.optimizer.step(&shards[rank], &gradient, learning_rate)?;
+        self.watch.enter(Phase::Reduce);
+        let updated = self.groups.data.all_gather(&Call::new("all weights", Stage::Update), &shards[rank])?;
+        for other in (0..ranks).filter(|&other| other != rank) {
+            shards[other].f_copy_(&updated[other])?;
+        }
+        self.leave_collective(Phase::Data);
+        Ok(())
+    }
+
+    fn exchange(&mut self, id: usize, stage: Stage, tensor: &Tensor) -> Result<Tensor> {
+        let plan = Arc::clone(&self.plan);
+        let exchange = &plan.exchanges[id];
+        let call = Call::new(&plan.model.layers[exchange.reader].name, stage);
+        let before = self.watch.enter(Phase::Exchange);
+        let comm = self.groups.model.as_mut();
+        let result = match stage {
+            Stage::Backward => exchange::backward(exchange, comm, &call, tensor),
+            _ => exchange::forward(exchange, comm, &call, tensor),
+        };
+        self.leave_collective(before);
+        let result = result?;
+        if exchange.operation == Operation::AllReduce && stage == Stage::Forward {
+            self.record(Quantity::Activation(exchange.source), &result);
+        }
+        Ok(result)
+    }
+}
+
+impl Rank {
+    /// The time spent since the last call of this, by phase, and what travelled.
+    pub fn lap(&mut self) -> (Phases, Traffic) {
+        let mut traffic = Traffic::default();
+        for group in [&mut self.groups.world, &mut self.groups.model, &mut self.groups.data] {
+            let part = group.take_traffic();
+            traffic.sent_bytes += part.sent_bytes;
+            traffic.received_bytes += part.received_bytes;
+        }
+        (self.watch.lap(), traffic)
+    }
+
+    /// The parameters, as they are now.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Keeps every activation and gradient from now on, until the recording is taken.
+    pub fn start_recording(&mut self) {
+        self.recording = Some(Recording::default());
+    }
+
+    /// What was recorded.
+    pub fn take_recording(&mut self) -> Recording {
+        self.recording.take().unwrap_or_default()
+    }
+
+    fn record(&mut self, quantity: Quantity, tensor: &Tensor) {
+        if let Some(recording) = &mut self.recording {
+            let (Quantity::Activation(activation) | Quantity::Gradient(activation)) = quantity;
+            let channels = self.plan.held(activation, self.plan.mesh.model_rank(self.rank));
+            recording.keep(quantity, channels, tensor);
+        }
+    }
+
+    /// Enters the phase after a collective; what it spent waiting for others counts as waiting.
+    fn leave_collective(&mut self, next: Phase) {
+        for group in [&mut self.groups.world, &mut self.groups.model, &mut self.groups.data] {
+            self.watch.waited(group.take_waited());
+        }
+        self.watch.enter(next);
+    }
+
+    fn in_layer(&self, layer: LayerId, error: Error) -> Error {
+        error.within(format!("rank {}: layer {}", self.rank, self.plan.model.layers[layer].name))
+    }
+}
+
+/// The activations whose last reader is `layer`.
+fn released_after(plan: &Plan, layer: LayerId) -> Vec<ActivationId> {
+    (0..=layer).filter(|&activation| plan.model.readers(activation).last() == Some(layer)).collect()
+}
+
+/// Gradients on their way back: those that have reached an activation, and those that wait for an exchange.
+struct Gradients {
+    activations: Vec<Option<Tensor>>,
+    exchanged: Vec<Option<Tensor>>,
+}
+
+impl Gradients {
+    fn new(plan: &Plan) -> Self {
+        let none = |count| (0..count).map(|_| None).collect();
+        Self { activations: none(plan.placements.len()), exchanged: none(plan.exchanges.len()) }
+    }
+
+    /// Hands the gradients of a layer's inputs to where the inputs came from.
+    fn deliver(&mut self, plan: &Plan, layer: LayerId, gradients: Vec<Option<Tensor>>) -> Result<()> {
+        let inputs = plan.model.layers[layer].inputs.iter().zip(&plan.layers[layer].sources);
+        for ((&input, source), gradient) in inputs.zip(gradients) {
+            let Some(gradient) = gradient else { continue };
+            match source {
+                Read::Held => add(&mut self.activations[input], gradient)?,
+                &Read::Exchanged(id) => add(&mut self.exchanged[id], gradient)?,
+                // Only what lies before all weights is read in part without an exchange, and needs no gradient.
+                Read::Part(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The gradients that have to come home to an activation through exchanges, the latest exchange first: every
+    /// rank takes them in this order.
+    fn take_exchanged(&mut self, plan: &Plan, activation: ActivationId) -> Vec<(usize, Tensor)> {
+        let ids = (0..plan.exchanges.len()).rev().filter(|&id| plan.exchanges[id].source == activation);
+        ids.filter_map(|id| self.exchanged[id].take().map(|gradient| (id, gradient))).collect()
+    }
+
+    fn add_to_activation(&mut self, activation: ActivationId, gradient: Tensor) -> Result<()> {
+        add(&mut self.activations[activation], gradient)
+    }
+
+    fn take(&mut self, activation: ActivationId) -> Result<Tensor> {
+        self.activations[activation].take().ok_or_else(|| Error::failed("no gradient reached a layer that needs one"))
+    }
+}
+
+/// Adds without writing to either tensor: other ranks may be reading them.
+fn add(sum: &mut Option<Tensor>, gradient: Tensor) -> Result<()> {
+    *sum = Some(match sum.take() {
+        None => gradient,
+        Some(before) => before.f_add(&gradient)?,
+    });
+    Ok(())
+}

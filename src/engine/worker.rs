@@ -1,0 +1,162 @@
+//! What a rank does from the start of a run to its end: it carries out the orders of the loop, step by step.
+
+use super::input::DeviceBatch;
+use super::rank::{Rank, Settings};
+use crate::comm::Groups;
+use crate::data::Batch;
+use crate::error::Result;
+use crate::events::RankStep;
+use crate::launch::control::Control;
+use crate::launch::threads::Reporter;
+use crate::layers::Outcome;
+use crate::optim::Schedule;
+use crate::plan::Plan;
+use crate::torch;
+use crossbeam::channel::Receiver;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A stream of batches from the loader.
+pub type Batches = Receiver<Result<Arc<Batch>>>;
+
+/// What the loop asks of a rank.
+pub enum Order {
+    /// Train on a stream of batches, at most `limit` of them.
+    Train {
+        /// The batches.
+        batches: Batches,
+        /// After so many steps the stream is left.
+        limit: u64,
+    },
+    /// Evaluate on a stream of batches, to its end.
+    Evaluate(Batches),
+}
+
+/// What a rank tells the loop.
+pub enum Report {
+    /// A step has been done.
+    Step {
+        /// Who did it.
+        rank: usize,
+        /// What all ranks agreed on.
+        outcome: Outcome,
+        /// The learning rate that was used.
+        learning_rate: f64,
+        /// The rank's own part.
+        own: RankStep,
+    },
+    /// A batch has been evaluated: the outcome over all ranks so far.
+    Evaluated {
+        /// Who did it.
+        rank: usize,
+        /// What all ranks agreed on, summed over the batches so far.
+        outcome: Outcome,
+    },
+    /// The order is done.
+    Done {
+        /// Whether it ended early because a rank wished so.
+        stopped: bool,
+    },
+}
+
+/// What is the same on every rank of a run.
+#[derive(Clone)]
+pub struct Assignment {
+    /// The plan.
+    pub plan: Arc<Plan>,
+    /// Seed, precision and optimizer.
+    pub settings: Settings,
+    /// `[C, H, W]` of the images as they are stored.
+    pub stored: [usize; 3],
+    /// The base learning rate.
+    pub learning_rate: f64,
+    /// How it changes.
+    pub schedule: Schedule,
+    /// Steps of the whole run.
+    pub total_steps: u64,
+    /// Steps of an epoch.
+    pub steps_per_epoch: u64,
+    /// Threads that libtorch may use for this rank.
+    pub threads: usize,
+    /// What ends the run early.
+    pub control: Control,
+}
+
+/// Runs a rank until there are no more orders.
+///
+/// # Errors
+/// What a layer, a collective or the loader reports.
+pub fn work(
+    assignment: &Assignment,
+    number: usize,
+    groups: Groups,
+    orders: &Receiver<Order>,
+    reporter: &Reporter<Report>,
+) -> Result<()> {
+    let _no_autograd = tch::no_grad_guard();
+    torch::set_threads(assignment.threads);
+    let rank = Rank::new(Arc::clone(&assignment.plan), number, groups, assignment.settings)?;
+    let mut worker = Worker { assignment, number, rank, reporter, steps: 0 };
+    for order in orders {
+        let stopped = match order {
+            Order::Train { batches, limit } => worker.train(&batches, limit)?,
+            Order::Evaluate(batches) => worker.evaluate(&batches)?,
+        };
+        reporter.report(Report::Done { stopped })?;
+    }
+    Ok(())
+}
+
+struct Worker<'a> {
+    assignment: &'a Assignment,
+    number: usize,
+    rank: Rank,
+    reporter: &'a Reporter<Report>,
+    steps: u64,
+}
+
+impl Worker<'_> {
+    fn train(&mut self, batches: &Batches, limit: u64) -> Result<bool> {
+        // What passed before, such as an evaluation, is not part of the first step.
+        self.rank.lap();
+        for _ in 0..limit {
+            let asked = Instant::now();
+            let Ok(batch) = batches.recv() else { break };
+            let loader_wait = asked.elapsed();
+            let batch = self.on_device(batch?.as_ref())?;
+            let learning_rate = self.learning_rate();
+            let outcome = self.rank.train(&batch, learning_rate)?;
+            self.steps += 1;
+            let agreed = self.rank.agree(outcome, self.assignment.control.wish().is_some())?;
+            let (phases, traffic) = self.rank.lap();
+            let own = RankStep { examples: batch.examples() as u64, phases, loader_wait, traffic };
+            self.reporter.report(Report::Step { rank: self.number, outcome: agreed.outcome, learning_rate, own })?;
+            if agreed.stop {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn evaluate(&mut self, batches: &Batches) -> Result<bool> {
+        let mut total = Outcome::default();
+        while let Ok(batch) = batches.recv() {
+            let batch = self.on_device(batch?.as_ref())?;
+            let outcome = self.rank.evaluate(&batch)?;
+            let agreed = self.rank.agree(outcome, false)?;
+            total.add(&agreed.outcome);
+            self.reporter.report(Report::Evaluated { rank: self.number, outcome: total })?;
+        }
+        Ok(false)
+    }
+
+    fn on_device(&self, batch: &Batch) -> Result<DeviceBatch> {
+        let Assignment { plan, settings, stored, .. } = self.assignment;
+        DeviceBatch::new(batch, *stored, plan.model.input, settings.kind)
+    }
+
+    fn learning_rate(&self) -> f64 {
+        let Assignment { learning_rate, schedule, total_steps, steps_per_epoch, .. } = self.assignment;
+        learning_rate * schedule.factor(self.steps, *total_steps, *steps_per_epoch)
+    }
+}

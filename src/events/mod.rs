@@ -1,0 +1,143 @@
+//! What the loop says, once. Progress, run log, metrics: all that watches a run listens here.
+
+use crate::comm::Traffic;
+use crate::engine::phases::Phases;
+use crate::layers::Outcome;
+use std::time::Duration;
+
+/// Something that happened in a run.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Training is about to begin.
+    Started(Started),
+    /// A step has ended on every rank.
+    Step(Step),
+    /// Evaluation goes on: so many of so many examples are done.
+    Evaluating {
+        /// Examples done, over all ranks.
+        done: u64,
+        /// Examples in all.
+        of: u64,
+    },
+    /// An epoch, or the part of one that there was time for, has ended.
+    Epoch(Epoch),
+    /// The run has ended.
+    Finished(Summary),
+}
+
+/// The length of a run.
+#[derive(Clone, Debug)]
+pub struct Started {
+    /// The device of each rank.
+    pub devices: Vec<String>,
+    /// Steps of an epoch.
+    pub steps_per_epoch: u64,
+    /// Steps of the whole run, if nothing ends it early.
+    pub total_steps: u64,
+    /// Epochs of the whole run.
+    pub epochs: u64,
+    /// Examples in an epoch's training set.
+    pub train_examples: u64,
+    /// Examples in the test set.
+    pub test_examples: u64,
+    /// The time after which the run ends.
+    pub max_time: Option<Duration>,
+}
+
+/// A step, over all ranks.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// The number of steps done, this one included.
+    pub step: u64,
+    /// The epoch, from 1.
+    pub epoch: u64,
+    /// Sums over the step's examples.
+    pub outcome: Outcome,
+    /// Sums over the epoch so far.
+    pub epoch_outcome: Outcome,
+    /// The learning rate of the step.
+    pub learning_rate: f64,
+    /// How long the step took, without waiting for the loader.
+    pub time: Duration,
+    /// Each rank's part.
+    pub ranks: Vec<RankStep>,
+}
+
+/// A step on one rank.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RankStep {
+    /// The examples that the rank worked on.
+    pub examples: u64,
+    /// Where its time went.
+    pub phases: Phases,
+    /// The part of the phase `data` in which it waited for the loader.
+    pub loader_wait: Duration,
+    /// What it sent and received.
+    pub traffic: Traffic,
+}
+
+/// An epoch.
+#[derive(Clone, Copy, Debug)]
+pub struct Epoch {
+    /// The epoch, from 1.
+    pub epoch: u64,
+    /// Sums over its training steps, in training mode.
+    pub train: Outcome,
+    /// Sums over the test set, if it was evaluated.
+    pub test: Option<Outcome>,
+    /// The time of its training steps.
+    pub train_time: Duration,
+    /// The time of its evaluation.
+    pub test_time: Duration,
+    /// Whether it ended before its last example.
+    pub cut_short: Option<StopReason>,
+}
+
+/// Why a run ended before its last step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// The time was up.
+    Time,
+    /// The number of steps asked for was done.
+    Steps,
+    /// A signal came: its number.
+    Signal(i32),
+}
+
+/// A run.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Its last epoch, if a step was done.
+    pub last: Option<Epoch>,
+    /// Steps done.
+    pub steps: u64,
+    /// Examples trained on, each counted each time.
+    pub examples: u64,
+    /// The time of all training steps.
+    pub train_time: Duration,
+    /// The time from the first step to the end, with loading and evaluation.
+    pub whole_time: Duration,
+    /// Why it ended early, if it did.
+    pub stopped: Option<StopReason>,
+    /// The device of each rank.
+    pub devices: Vec<String>,
+}
+
+impl Outcome {
+    /// The mean loss; NaN where there is no example.
+    pub fn loss(&self) -> f64 {
+        self.loss_sum / self.examples as f64
+    }
+
+    /// The share of right answers; NaN where there is no example.
+    pub fn accuracy(&self) -> f64 {
+        self.correct as f64 / self.examples as f64
+    }
+
+    /// Adds the sums of another outcome.
+    pub fn add(&mut self, other: &Self) {
+        self.loss_sum += other.loss_sum;
+        self.correct += other.correct;
+        self.examples += other.examples;
+    }
+}

@@ -1,0 +1,7 @@
+//! How ranks are started and stopped.
+//!
+//! * [`threads`] ranks as threads of this process: CPU devices
+//! * [`control`] what ends a run early
+
+pub mod control;
+pub mod threads;
