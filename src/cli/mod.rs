@@ -1,0 +1,44 @@
+//! The command line: one file a subcommand. Each parses nothing but its own arguments, builds everything that can fail
+//! once, and then runs.
+
+mod options;
+mod plan;
+mod show;
+mod train;
+mod verify;
+
+use crate::error::Result;
+use clap::{Parser, Subcommand};
+
+/// mpt trains convolutional networks split across several devices: channel-wise, by examples, or both.
+#[derive(Debug, Parser)]
+#[command(name = "mpt", version, arg_required_else_help = true, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train a network
+    Train(train::Train),
+    /// Show how a network is split: what each device holds, sends and has to compute
+    Plan(plan::PlanCommand),
+    /// Run the split network against the whole one, layer by layer
+    Verify(verify::Verify),
+    /// Show models and recipes
+    Show(show::Show),
+}
+
+/// Runs a command; gives the exit code.
+///
+/// # Errors
+/// What the command reports: see [`crate::error::Error::exit_code`].
+pub fn run(cli: Cli) -> Result<u8> {
+    match cli.command {
+        Command::Train(command) => command.run(),
+        Command::Plan(command) => command.run(),
+        Command::Verify(command) => command.run(),
+        Command::Show(command) => command.run(),
+    }
+}

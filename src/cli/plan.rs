@@ -1,0 +1,113 @@
+//! `mpt plan`.
+
+use super::options::{What, Where};
+use crate::engine::job::plan_of;
+use crate::error::Result;
+use crate::plan::memory::{Sizes, fullest};
+use crate::plan::{Mode, Plan, plan};
+use crate::recipe::Recipe;
+use crate::recipe::duration::{parse_bytes, show_bytes};
+use crate::report::plan_table;
+use crate::report::table::{table, text};
+use clap::Args;
+
+/// Arguments of `mpt plan`.
+#[derive(Debug, Args)]
+pub struct PlanCommand {
+    #[command(flatten)]
+    what: What,
+    #[command(flatten)]
+    place: Where,
+    /// Say which modes fit devices with this much memory, like 3GiB
+    #[arg(long, value_name = "SIZE")]
+    device_memory: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl PlanCommand {
+    /// Prints the plan.
+    ///
+    /// # Errors
+    /// The model cannot be laid out over the devices.
+    pub fn run(self) -> Result<u8> {
+        let recipe = self.what.recipe(&self.place)?.recipe()?;
+        let plan = plan_of(&recipe)?;
+        let sizes = Sizes {
+            batch_size: recipe.train.batch_size,
+            value_bytes: recipe.train.precision.kind().elt_size_in_bytes(),
+            momentum: recipe.optimizer.momentum > 0.0,
+        };
+        let limit = self.device_memory.as_deref().map(parse_bytes).transpose()?;
+        let fits = limit.map(|limit| (limit, modes_that_fit(&recipe, &plan, sizes, limit)));
+        if self.json {
+            let mut value = plan_table::to_json(&plan, sizes);
+            if let Some((limit, modes)) = fits {
+                value["device_memory_bytes"] = limit.into();
+                value["modes"] = modes.iter().map(Fit::to_json).collect();
+            }
+            println!("{value:#}");
+        } else {
+            print!("{}", plan_table::render(&plan, sizes));
+            if let Some((limit, modes)) = fits {
+                print!("\n{}", fit_table(limit, &modes));
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// What a mode needs of its fullest device, or why it cannot be used.
+struct Fit {
+    mode: Mode,
+    mesh: String,
+    needs: std::result::Result<u64, String>,
+    fits: bool,
+}
+
+impl Fit {
+    fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "mode": self.mode.name(), "mesh": self.mesh, "fits": self.fits,
+            "needs_bytes": self.needs.as_ref().ok(), "problem": self.needs.as_ref().err(),
+        })
+    }
+}
+
+fn modes_that_fit(recipe: &Recipe, asked: &Plan, sizes: Sizes, limit: u64) -> Vec<Fit> {
+    let devices = asked.mesh.ranks();
+    let mut layouts: Vec<(Mode, Result<crate::plan::Mesh>)> =
+        Mode::ALL.into_iter().map(|mode| (mode, mode.mesh(if mode == Mode::Single { 1 } else { devices }))).collect();
+    if recipe.parallel.mesh.is_some()
+        && !layouts.iter().any(|(mode, mesh)| *mode == asked.mode && *mesh == Ok(asked.mesh))
+    {
+        layouts.push((asked.mode, Ok(asked.mesh)));
+    }
+    layouts
+        .into_iter()
+        .map(|(mode, mesh)| {
+            let name = mesh.as_ref().map_or_else(|_| "-".to_owned(), ToString::to_string);
+            let needs = mesh
+                .and_then(|mesh| plan(&asked.model, mesh, mode))
+                .map(|found| fullest(&found, sizes).total())
+                .map_err(|error| error.to_string());
+            let fits = needs.as_ref().is_ok_and(|&bytes| bytes <= limit);
+            Fit { mode, mesh: name, needs, fits }
+        })
+        .collect()
+}
+
+fn fit_table(limit: u64, modes: &[Fit]) -> String {
+    let heading = format!("on devices of {}", show_bytes(limit));
+    let mut rows = table(&["mode", "mesh", "fullest device", &heading], &[2]);
+    for Fit { mode, mesh, needs, fits } in modes {
+        let (needs, verdict) = match needs {
+            Ok(bytes) if *fits => (show_bytes(*bytes), "fits".to_owned()),
+            Ok(bytes) => (show_bytes(*bytes), format!("does not fit: {} too much", show_bytes(bytes - limit))),
+            Err(problem) => ("-".to_owned(), format!("cannot be used: {problem}")),
+        };
+        rows.add_row([mode.name().to_owned(), mesh.clone(), needs, verdict]);
+    }
+    text(&rows)
+}

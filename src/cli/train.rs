@@ -1,0 +1,100 @@
+//! `mpt train`.
+
+use super::options::{What, Where, set};
+use crate::engine::session::{Job, run};
+use crate::error::Result;
+use crate::events::{Event, StopReason};
+use crate::launch::control::Control;
+use crate::plan::{Mesh, Plan};
+use crate::recipe::{Precision, Recipe};
+use crate::report::{plan_table, progress::Progress, results};
+use clap::Args;
+use std::io::IsTerminal;
+use std::time::Instant;
+
+/// The exit code of a run that a signal ended is this and the signal's number, as shells have it.
+const SIGNAL_EXIT: i32 = 128;
+
+/// Arguments of `mpt train`.
+#[derive(Debug, Args)]
+pub struct Train {
+    #[command(flatten)]
+    what: What,
+    #[command(flatten)]
+    place: Where,
+    /// Passes over the training set
+    #[arg(long, value_name = "N")]
+    epochs: Option<u64>,
+    /// End after so many steps
+    #[arg(long, value_name = "N")]
+    steps: Option<u64>,
+    /// End after this time, like 5m, with the step at hand
+    #[arg(long, value_name = "TIME")]
+    max_time: Option<String>,
+    /// The base learning rate
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    learning_rate: Option<f64>,
+    /// The folder of the data set's files
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Say nothing but the result
+    #[arg(long)]
+    quiet: bool,
+}
+
+impl Train {
+    /// Trains, and prints the result lines on stdout.
+    ///
+    /// # Errors
+    /// The request cannot be carried out, or a rank failed.
+    pub fn run(self) -> Result<u8> {
+        let begin = Instant::now();
+        let mut layered = self.what.recipe(&self.place)?;
+        set(&mut layered, "--epochs", "train.epochs", self.epochs)?;
+        set(&mut layered, "--steps", "train.steps", self.steps)?;
+        set(&mut layered, "--max-time", "train.max_time", self.max_time.as_ref())?;
+        set(&mut layered, "--learning-rate", "optimizer.learning_rate", self.learning_rate)?;
+        set(&mut layered, "--data-dir", "data.dir", self.data_dir.as_ref())?;
+        let recipe = layered.recipe()?;
+        let control = Control::until(recipe.train.max_time.map(|limit| begin + limit));
+        let job = Job::new(&recipe, control.clone())?;
+        self.place.check(&recipe, self.quiet)?;
+        if !self.quiet {
+            eprintln!("{}", layered.to_toml());
+            announce(&job.assignment.plan);
+        }
+        control.catch_signals()?;
+        let what = description(&recipe, &job.assignment.plan);
+        let mut progress = Progress::new(begin, !self.quiet && std::io::stderr().is_terminal());
+        let summary = run(job, &mut |event: &Event| {
+            if !self.quiet {
+                progress.event(event);
+            }
+        })?;
+        print!("{}", results::lines(&summary, &what));
+        Ok(match summary.stopped {
+            Some(StopReason::Signal(signal)) => u8::try_from(SIGNAL_EXIT + signal).unwrap_or(1),
+            _ => 0,
+        })
+    }
+}
+
+fn announce(plan: &Plan) {
+    let Mesh { data, model } = plan.mesh;
+    eprintln!("plan: {}, {}, {data} data x {model} model", plan.model.name, plan.mode);
+    for line in plan_table::exchange_lines(plan) {
+        eprintln!("  {line}");
+    }
+    if data > 1 {
+        eprintln!("  after backward: gradients summed over {data} ranks, each updating its shard of the weights");
+    }
+    eprintln!();
+}
+
+fn description(recipe: &Recipe, plan: &Plan) -> String {
+    let precision = match recipe.train.precision {
+        Precision::Auto => Precision::Fp32,
+        other => other,
+    };
+    format!("{}, {} {}, {}", plan.model.name, plan.mode, plan.mesh, precision.name())
+}

@@ -1,0 +1,120 @@
+//! `mpt verify`.
+
+use super::options::{What, Where, set};
+use crate::data::Noise;
+use crate::engine::job::{plan_of, settings};
+use crate::engine::rank::Settings;
+use crate::error::{Error, Result};
+use crate::keys::suggestion;
+use crate::plan::{Adjoint, Mode, Plan, plan};
+use crate::recipe::{Precision, Recipe};
+use crate::report::verify_table;
+use crate::verify::{Comparison, Trial, observe};
+use clap::Args;
+use std::sync::Arc;
+
+/// How far tensors may be apart in fp64: what reordered sums come to.
+const BOUND_FP64: f64 = 1e-9;
+/// How far tensors may be apart in fp32, after some steps of training.
+const BOUND_FP32: f64 = 1e-4;
+/// Enough momentum and decay that a fault in either shows.
+const MOMENTUM: f64 = 0.9;
+const WEIGHT_DECAY: f64 = 5e-4;
+/// Small enough that five steps on noise do not blow up: in a run that does, the last bits of fp32 grow into the first.
+const LEARNING_RATE: f64 = 1e-3;
+
+/// Arguments of `mpt verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    #[command(flatten)]
+    what: What,
+    #[command(flatten)]
+    place: Where,
+    /// Steps of training; the last one has half a batch
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    steps: u64,
+    /// Break the split run on purpose: keep a slice of the gradient before this layer instead of summing it over the
+    /// devices; a check that the check can fail
+    #[arg(long, value_name = "LAYER")]
+    break_adjoint: Option<String>,
+}
+
+impl Verify {
+    /// Runs the network split and whole, prints how far they are apart, and fails if that is too far.
+    ///
+    /// # Errors
+    /// The runs differ; names the first layer.
+    pub fn run(self) -> Result<u8> {
+        let mut layered = self.what.recipe(&self.place)?;
+        let asked = layered.recipe()?;
+        if asked.train.precision == Precision::Auto {
+            set(&mut layered, "verify", "train.precision", Some("fp64"))?;
+        }
+        if !self.what.names_batch_size() {
+            set(&mut layered, "verify", "train.batch_size", Some(8))?;
+        }
+        let recipe = layered.recipe()?;
+        self.place.check(&recipe, true)?;
+        let whole = plan(&plan_of(&recipe)?.model, Mode::Single.mesh(1)?, Mode::Single)?;
+        let split = self.broken(plan_of(&recipe)?)?;
+        let trial = trial(&recipe, &whole, self.steps)?;
+        let (mesh, mode) = (split.mesh, split.mode);
+        let precision = recipe.train.precision.name();
+        println!(
+            "{}: {mode} {mesh} against single, {precision}, {} steps, batch {}\n",
+            whole.model.name, self.steps, trial.batch_size
+        );
+        let (whole, split) = (Arc::new(whole), Arc::new(split));
+        let expected = observe(&whole, &trial)?;
+        let found = observe(&split, &trial)?;
+        let comparison = Comparison::new(&whole.model, &found, &expected)?;
+        print!("{}", verify_table::render(&whole.model, &comparison));
+        let bound = if recipe.train.precision == Precision::Fp64 { BOUND_FP64 } else { BOUND_FP32 };
+        match comparison.first_difference(&whole.model, bound) {
+            None => {
+                println!("\nequal: nothing is further apart than {:.1e} (bound {bound:.0e})", comparison.largest());
+                Ok(0)
+            }
+            Some(found) => Err(Error::failed(format!(
+                "the split run differs from the whole run, first at layer {}: {} is {:.1e} apart (bound {bound:.0e})",
+                found.layer, found.what, found.distance
+            ))),
+        }
+    }
+
+    fn broken(&self, mut plan: Plan) -> Result<Plan> {
+        let Some(layer) = &self.break_adjoint else { return Ok(plan) };
+        let name = |reader: usize| plan.model.layers[reader].name.clone();
+        let summed = |exchange: &&mut crate::plan::Exchange| exchange.adjoint == Adjoint::Sum;
+        let known: Vec<String> =
+            plan.exchanges.iter().filter(|e| e.adjoint == Adjoint::Sum).map(|e| name(e.reader)).collect();
+        let reader = plan.model.layers.iter().position(|found| found.name == *layer);
+        match plan.exchanges.iter_mut().filter(summed).find(|exchange| Some(exchange.reader) == reader) {
+            Some(exchange) => exchange.adjoint = Adjoint::Slice,
+            None => {
+                let hint = suggestion(layer, known.iter().map(String::as_str));
+                return Err(Error::usage(format!(
+                    "--break-adjoint: no gradients are summed before layer `{layer}`{hint}"
+                )));
+            }
+        }
+        Ok(plan)
+    }
+}
+
+/// A trial on random continuous images: flat regions would tie in max-pooling, and ties may break either way.
+fn trial(recipe: &Recipe, plan: &Plan, steps: u64) -> Result<Trial> {
+    let batch_size = recipe.train.batch_size;
+    let examples = batch_size * steps as usize - batch_size / 2;
+    let input = plan.model.input;
+    let (height, width) = input.pixels.unwrap_or((1, 1));
+    let image = [input.channels, height, width];
+    let noise = Noise::new(recipe.seed, examples, image, plan.model.classes())?;
+    Ok(Trial {
+        source: Arc::new(noise),
+        batch_size,
+        settings: Settings { momentum: MOMENTUM, weight_decay: WEIGHT_DECAY, ..settings(recipe) },
+        learning_rate: LEARNING_RATE,
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+    })
+}

@@ -1,0 +1,249 @@
+//! Laying one source of settings over another: the defaults, the recipe, the environment, flags.
+
+use super::Recipe;
+use crate::error::{Error, Result};
+use crate::keys::suggestion;
+use crate::model::parse::one_line;
+use std::path::Path;
+use toml::{Table, Value};
+
+const DEFAULTS: &str = include_str!("shipped/defaults.toml");
+
+/// Name and text of every shipped recipe, in the order in which they are listed.
+pub const SHIPPED: [(&str, &str); 8] = [
+    ("fashion-mnist", ""),
+    ("quick", include_str!("shipped/quick.toml")),
+    ("alexnet-relu", include_str!("shipped/alexnet-relu.toml")),
+    ("alexnet-sigmoid", include_str!("shipped/alexnet-sigmoid.toml")),
+    ("dropout-on", include_str!("shipped/dropout-on.toml")),
+    ("dropout-off", include_str!("shipped/dropout-off.toml")),
+    ("chapter-lenet", include_str!("shipped/chapter-lenet.toml")),
+    ("chapter-alexnet", include_str!("shipped/chapter-alexnet.toml")),
+];
+
+/// The longest chain of recipes that are based on one another.
+const DEEPEST: usize = 8;
+
+/// A recipe as it is put together: every source in turn, checked as it is laid on.
+#[derive(Clone, Debug)]
+pub struct Layered {
+    table: Table,
+}
+
+impl Layered {
+    /// The defaults with the recipe of a name, or of a file that ends in `.toml`, laid over them.
+    ///
+    /// # Errors
+    /// Names the recipe, the key and what is wrong with it.
+    pub fn from_recipe(argument: &str) -> Result<Self> {
+        let mut chain = Vec::new();
+        let mut next = Some(argument.to_owned());
+        while let Some(name) = next {
+            if chain.len() == DEEPEST {
+                return Err(Error::usage(format!(
+                    "recipe {argument} is based on a chain of more than {DEEPEST} recipes"
+                )));
+            }
+            let mut table = read_recipe(&name)?;
+            next = match table.remove("base") {
+                None => None,
+                Some(Value::String(base)) => Some(base),
+                Some(other) => {
+                    return Err(Error::usage(format!("recipe {name}: `base` must be a recipe's name, not `{other}`")));
+                }
+            };
+            chain.push((name, table));
+        }
+        let mut layered = Self { table: parse_table(DEFAULTS, "the defaults")? };
+        for (name, table) in chain.into_iter().rev() {
+            layered.lay(table, &format!("recipe {name}"))?;
+        }
+        Ok(layered)
+    }
+
+    /// Lays settings over those below.
+    ///
+    /// # Errors
+    /// Names the key that is unknown, or whose value is of the wrong kind.
+    pub fn lay(&mut self, over: Table, origin: &str) -> Result<()> {
+        merge(&mut self.table, over);
+        Recipe::read(&self.table, origin).map(|_| ())
+    }
+
+    /// Lays one `KEY=VALUE` over the settings below; the value is TOML, or a text without quotes.
+    ///
+    /// # Errors
+    /// The form is wrong, or the key unknown, or the value of the wrong kind.
+    pub fn set(&mut self, assignment: &str, origin: &str) -> Result<()> {
+        let Some((key, value)) = assignment.split_once('=') else {
+            return Err(Error::usage(format!(
+                "{origin}: `{assignment}` must have the form KEY=VALUE, like train.epochs=3"
+            )));
+        };
+        let (key, value) = (key.trim(), value.trim());
+        if !known_keys(&self.table).iter().any(|known| known == key) {
+            let known = known_keys(&self.table);
+            let hint = suggestion(key, known.iter().map(String::as_str));
+            return Err(Error::usage(format!("{origin}: unknown key `{key}`{hint}")));
+        }
+        let is_text = lookup(&self.table, key).is_some_and(Value::is_str);
+        let parsed = format!("value = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
+        let value = match parsed {
+            Some(parsed) if !is_text || parsed.is_str() => parsed,
+            _ => Value::String(value.to_owned()),
+        };
+        let over =
+            key.rsplit('.').fold(value, |inner, part| Value::Table(Table::from_iter([(part.to_owned(), inner)])));
+        match over {
+            Value::Table(over) => self.lay(over, origin),
+            _ => Ok(()),
+        }
+    }
+
+    /// Lays the `MPT_*` environment over the settings below: `MPT_TRAIN_BATCH_SIZE` for `train.batch_size`.
+    ///
+    /// # Errors
+    /// A variable's value is of the wrong kind.
+    pub fn set_environment(&mut self, variable: impl Fn(&str) -> Option<String>) -> Result<()> {
+        for key in known_keys(&self.table) {
+            let name = environment_name(&key);
+            if let Some(value) = variable(&name) {
+                self.set(&format!("{key}={value}"), &format!("environment variable {name}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The settings, checked.
+    ///
+    /// # Errors
+    /// See [`Recipe::read`].
+    pub fn recipe(&self) -> Result<Recipe> {
+        Recipe::read(&self.table, "recipe")
+    }
+
+    /// The settings as TOML: every key with its effective value.
+    pub fn to_toml(&self) -> String {
+        self.table.to_string()
+    }
+}
+
+/// The variable that sets a key: `MPT_` and the key in capitals, with `_` for dots.
+pub fn environment_name(key: &str) -> String {
+    format!("MPT_{}", key.replace('.', "_").to_uppercase())
+}
+
+fn read_recipe(argument: &str) -> Result<Table> {
+    if let Some((name, text)) = SHIPPED.iter().find(|(name, _)| *name == argument) {
+        return parse_table(text, name);
+    }
+    if Path::new(argument).extension().is_some_and(|extension| extension == "toml") {
+        let text = std::fs::read_to_string(argument)
+            .map_err(|error| Error::usage(format!("recipe file {argument} cannot be read: {error}")))?;
+        return parse_table(&text, argument);
+    }
+    let hint = suggestion(argument, SHIPPED.iter().map(|(name, _)| *name));
+    Err(Error::usage(format!("there is no recipe `{argument}`{hint} A recipe of your own is a file ending in .toml.")))
+}
+
+fn parse_table(text: &str, origin: &str) -> Result<Table> {
+    text.parse().map_err(|error: toml::de::Error| {
+        Error::usage(format!("recipe {origin}: not valid TOML: {}", one_line(&error.to_string())))
+    })
+}
+
+fn merge(below: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (below.get_mut(&key), value) {
+            (Some(Value::Table(below)), Value::Table(over)) => merge(below, over),
+            (_, value) => {
+                below.insert(key, value);
+            }
+        }
+    }
+}
+
+/// Every key, with dots, in order.
+fn known_keys(table: &Table) -> Vec<String> {
+    let mut keys = Vec::new();
+    for (key, value) in table {
+        match value {
+            Value::Table(inner) => keys.extend(known_keys(inner).into_iter().map(|inner| format!("{key}.{inner}"))),
+            _ => keys.push(key.clone()),
+        }
+    }
+    keys
+}
+
+fn lookup<'t>(table: &'t Table, key: &str) -> Option<&'t Value> {
+    match key.split_once('.') {
+        None => table.get(key),
+        Some((section, rest)) => lookup(table.get(section)?.as_table()?, rest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shipped_recipe_is_complete_and_carries_its_name() {
+        for (name, _) in SHIPPED {
+            let recipe = Layered::from_recipe(name).unwrap().recipe().unwrap();
+            assert_eq!(recipe.name, name);
+            crate::model::shipped::load(&recipe.model.name, &recipe.model.edits).unwrap();
+            recipe.layout().unwrap();
+        }
+    }
+
+    #[test]
+    fn later_sources_win() {
+        let mut layered = Layered::from_recipe("quick").unwrap();
+        let environment = |name: &str| match name {
+            "MPT_TRAIN_BATCH_SIZE" => Some("32".to_owned()),
+            "MPT_SEED" => Some("5".to_owned()),
+            _ => None,
+        };
+        layered.set_environment(environment).unwrap();
+        layered.set("seed=9", "--set").unwrap();
+        layered.set("data.dir=/some where", "--set").unwrap();
+        let recipe = layered.recipe().unwrap();
+        assert_eq!((recipe.name.as_str(), recipe.train.batch_size, recipe.seed), ("quick", 32, 9));
+        assert_eq!(recipe.data.dir, "/some where");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_source() {
+        let mut layered = Layered::from_recipe("quick").unwrap();
+        let message = |error: Error| error.to_string();
+        assert_eq!(
+            message(layered.clone().set("train.batchsize=3", "--set").unwrap_err()),
+            "--set: unknown key `train.batchsize`; did you mean `train.batch_size`?"
+        );
+        assert_eq!(
+            message(layered.clone().set("train.batch_size=many", "--set").unwrap_err()),
+            "--set: [train]: `batch_size` must be a whole number, not negative, not `\"many\"`"
+        );
+        assert_eq!(
+            message(layered.clone().set("train.precision=fp23", "--set").unwrap_err()),
+            "--set: [train]: there is no precision `fp23`; did you mean `fp32`?"
+        );
+        let environment = |name: &str| (name == "MPT_OPTIMIZER_MOMENTUM").then(|| "1.5".to_owned());
+        assert_eq!(
+            message(layered.set_environment(environment).unwrap_err()),
+            "environment variable MPT_OPTIMIZER_MOMENTUM: [optimizer]: `momentum` must be below 1, not 1.5"
+        );
+        assert_eq!(
+            message(Layered::from_recipe("quikc").unwrap_err()),
+            "there is no recipe `quikc`; did you mean `quick`? A recipe of your own is a file ending in .toml."
+        );
+    }
+
+    #[test]
+    fn a_printed_recipe_reads_back_as_itself() {
+        let layered = Layered::from_recipe("dropout-off").unwrap();
+        let mut again = Layered::from_recipe("fashion-mnist").unwrap();
+        again.lay(layered.to_toml().parse().unwrap(), "printed").unwrap();
+        assert_eq!(again.recipe().unwrap(), layered.recipe().unwrap());
+    }
+}

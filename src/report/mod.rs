@@ -1,0 +1,14 @@
+//! What people read: progress, results and tables. Everything here listens to events or shows pure data.
+//!
+//! * [`progress`] the run as it goes, on stderr
+//! * [`results`] the lines at its end, on stdout
+//! * [`model_table`] the layers of models side by side
+//! * [`plan_table`] a plan, layer by layer
+//! * [`verify_table`] two runs, layer by layer
+
+pub mod model_table;
+pub mod plan_table;
+pub mod progress;
+pub mod results;
+pub mod table;
+pub mod verify_table;

@@ -1,0 +1,215 @@
+//! A plan for people: per layer what each device holds, what is exchanged and what it costs; then the memory of each
+//! device.
+
+use super::table::{commas, table, text};
+use crate::model::LayerId;
+use crate::plan::memory::{Memory, Sizes, of_rank};
+use crate::plan::{Adjoint, Exchange, Operation, Placement, Plan, Read, Weights};
+use crate::recipe::duration::show_bytes;
+use serde_json::{Value, json};
+
+/// A multiply-accumulate is two operations, and the backward pass does it twice: for the input's gradient and for the
+/// weight's.
+const OPERATIONS_PER_MAC: u64 = 2 * 3;
+
+/// The plan as tables.
+pub fn render(plan: &Plan, sizes: Sizes) -> String {
+    let mut output = format!(
+        "{} over {} ({}): {} data x {} model, batch {}\n\n",
+        plan.model.name,
+        devices(plan.mesh.ranks()),
+        plan.mode,
+        plan.mesh.data,
+        plan.mesh.model,
+        commas(sizes.batch_size as u64)
+    );
+    output += &layers(plan, sizes);
+    output.push('\n');
+    output += &exchanges(plan, sizes);
+    output.push('\n');
+    output += &memory(plan, sizes);
+    output
+}
+
+fn devices(count: usize) -> String {
+    if count == 1 { "1 device".into() } else { format!("{count} devices") }
+}
+
+fn layers(plan: &Plan, sizes: Sizes) -> String {
+    let headings =
+        ["layer", "output", "weights", "activations", "exchange before it", "parameters/device", "GFLOP/step/device"];
+    let mut rows = table(&headings, &[5, 6]);
+    rows.add_row(["image", &plan.model.input.to_string(), "", &placement(plan, 0), "", "", ""]);
+    for (index, layer) in plan.model.layers.iter().enumerate() {
+        let spread = |of: &dyn Fn(usize) -> u64, show: &dyn Fn(u64) -> String| {
+            let counts: Vec<u64> = (0..plan.mesh.model).map(of).collect();
+            match (counts.iter().min(), counts.iter().max()) {
+                (Some(&low), Some(&high)) if low != high => format!("{}-{}", show(low), show(high)),
+                (Some(0), _) | (None, _) | (_, None) => String::new(),
+                (Some(&same), _) => show(same),
+            }
+        };
+        let held = |rank| plan.parameter_shares(index, rank).iter().map(|share| share.len() as u64).sum();
+        let examples = sizes.batch_size.div_ceil(plan.mesh.data) as u64;
+        let work = |rank| plan.multiply_accumulates(index, rank) * OPERATIONS_PER_MAC * examples;
+        rows.add_row([
+            layer.name.clone(),
+            layer.output.to_string(),
+            weights(plan.layers[index].weights).to_owned(),
+            placement(plan, index + 1),
+            exchange_before(plan, index),
+            spread(&held, &|count| commas(count)),
+            spread(&work, &|operations| format!("{:.1}", operations as f64 / 1e9)),
+        ]);
+    }
+    text(&rows)
+}
+
+/// The word for where a layer's weights lie.
+pub fn weights(weights: Weights) -> &'static str {
+    match weights {
+        Weights::None => "",
+        Weights::Replicated => "replicated",
+        Weights::OutputSplit => "split by output",
+        Weights::InputSplit => "split by input",
+    }
+}
+
+fn placement(plan: &Plan, activation: usize) -> String {
+    match &plan.placements[activation] {
+        Placement::Replicated => "replicated".into(),
+        Placement::Partial => "partial".into(),
+        Placement::Shard(owned) => {
+            let shares: Vec<String> = owned.iter().map(ToString::to_string).collect();
+            format!("channels {}", shares.join(" | "))
+        }
+    }
+}
+
+fn exchange_before(plan: &Plan, layer: LayerId) -> String {
+    let names = plan.layers[layer].sources.iter().filter_map(|source| match source {
+        Read::Exchanged(id) => Some(operation(&plan.exchanges[*id])),
+        _ => None,
+    });
+    names.collect::<Vec<_>>().join(", ")
+}
+
+fn operation(exchange: &Exchange) -> &'static str {
+    match exchange.operation {
+        Operation::AllGather => "all-gather",
+        Operation::SendReceive => "send-receive",
+        Operation::AllReduce => "all-reduce",
+    }
+}
+
+fn adjoint(exchange: &Exchange) -> &'static str {
+    match (exchange.adjoint, exchange.operation) {
+        (Adjoint::Slice, _) => "slice",
+        (Adjoint::Identity, _) => "nothing",
+        (Adjoint::Sum, Operation::AllGather) => "reduce-scatter",
+        (Adjoint::Sum, _) => "send-receive and sum",
+    }
+}
+
+/// Each exchange in a line: what, before which layer, and the values per example that a device sends.
+pub fn exchange_lines(plan: &Plan) -> Vec<String> {
+    let line = |exchange: &Exchange| {
+        let (forward, back) = exchange.values_sent(&plan.model, 0);
+        let reader = &plan.model.layers[exchange.reader].name;
+        let source = plan.model.activation_name(exchange.source);
+        format!(
+            "before {reader}: {} of {source}, {} values per example and device; back: {}{}",
+            operation(exchange),
+            commas(forward as u64),
+            adjoint(exchange),
+            if back > 0 { format!(", {} values", commas(back as u64)) } else { String::new() }
+        )
+    };
+    plan.exchanges.iter().map(line).collect()
+}
+
+fn exchanges(plan: &Plan, sizes: Sizes) -> String {
+    if plan.exchanges.is_empty() && plan.mesh.data == 1 {
+        return "no exchange: every device computes alone\n".into();
+    }
+    let mut rows =
+        table(&["exchange", "of", "forward", "backward", "sent/step/device", "received/step/device"], &[4, 5]);
+    let examples = sizes.batch_size.div_ceil(plan.mesh.data);
+    let bytes = |(forward, back): (usize, usize)| show_bytes(((forward + back) * examples * sizes.value_bytes) as u64);
+    for exchange in &plan.exchanges {
+        rows.add_row([
+            format!("before {}", plan.model.layers[exchange.reader].name),
+            plan.model.activation_name(exchange.source).to_owned(),
+            operation(exchange).to_owned(),
+            adjoint(exchange).to_owned(),
+            bytes(exchange.values_sent(&plan.model, 0)),
+            bytes(exchange.values_received(&plan.model, 0)),
+        ]);
+    }
+    if plan.mesh.data > 1 {
+        let parameters = of_rank(plan, 0, sizes).weights;
+        // Every other rank's shard goes out as a gradient and comes in as weights, or the other way round.
+        let moved = show_bytes(2 * parameters * (plan.mesh.data as u64 - 1) / plan.mesh.data as u64);
+        let row = ["after backward", "gradients", "reduce-scatter", "all-gather of weights", &moved, &moved];
+        rows.add_row(row);
+    }
+    text(&rows)
+}
+
+fn memory(plan: &Plan, sizes: Sizes) -> String {
+    let mut rows = table(&["device", "weights", "gradients", "optimizer", "activations", "in all"], &[1, 2, 3, 4, 5]);
+    for rank in 0..plan.mesh.ranks() {
+        let Memory { weights, gradients, optimizer, activations } = of_rank(plan, rank, sizes);
+        let total = of_rank(plan, rank, sizes).total();
+        let mut row = vec![rank.to_string()];
+        row.extend([weights, gradients, optimizer, activations, total].map(show_bytes));
+        rows.add_row(row);
+    }
+    text(&rows)
+}
+
+/// The plan as JSON: the same facts, in plain numbers.
+pub fn to_json(plan: &Plan, sizes: Sizes) -> Value {
+    let layers: Vec<Value> = (0..plan.model.layers.len()).map(|layer| layer_json(plan, layer)).collect();
+    let exchanges: Vec<Value> = plan.exchanges.iter().map(|exchange| exchange_json(plan, exchange)).collect();
+    let memory: Vec<Value> = (0..plan.mesh.ranks())
+        .map(|rank| {
+            let Memory { weights, gradients, optimizer, activations } = of_rank(plan, rank, sizes);
+            json!({ "device": rank, "weights_bytes": weights, "gradients_bytes": gradients,
+                    "optimizer_bytes": optimizer, "activations_bytes": activations })
+        })
+        .collect();
+    json!({
+        "model": plan.model.name, "mode": plan.mode.name(), "mesh": plan.mesh.to_string(),
+        "batch_size": sizes.batch_size, "value_bytes": sizes.value_bytes,
+        "layers": layers, "exchanges": exchanges, "memory": memory,
+    })
+}
+
+fn layer_json(plan: &Plan, layer: LayerId) -> Value {
+    let planned = &plan.layers[layer];
+    let ranks = 0..plan.mesh.model;
+    let parameters: Vec<usize> =
+        ranks.clone().map(|rank| plan.parameter_shares(layer, rank).iter().map(|share| share.len()).sum()).collect();
+    let macs: Vec<u64> = ranks.map(|rank| plan.multiply_accumulates(layer, rank)).collect();
+    json!({
+        "name": plan.model.layers[layer].name,
+        "kind": plan.model.layers[layer].kind.name(),
+        "output": plan.model.layers[layer].output.to_string(),
+        "weights": weights(planned.weights),
+        "activations": placement(plan, layer + 1),
+        "parameters_per_model_rank": parameters,
+        "multiply_accumulates_per_example_per_model_rank": macs,
+    })
+}
+
+fn exchange_json(plan: &Plan, exchange: &Exchange) -> Value {
+    let ranks = 0..plan.mesh.model;
+    let (forward, back): (Vec<usize>, Vec<usize>) = ranks.map(|rank| exchange.values_sent(&plan.model, rank)).unzip();
+    json!({
+        "before": plan.model.layers[exchange.reader].name,
+        "of": plan.model.activation_name(exchange.source),
+        "forward": operation(exchange), "backward": adjoint(exchange),
+        "values_sent_forward_per_example": forward, "values_sent_backward_per_example": back,
+    })
+}

@@ -1,0 +1,43 @@
+//! How tables look: plain columns that can be read, piped and compared.
+
+use comfy_table::{CellAlignment, Table, presets};
+
+/// A table with these headings; the columns in `right` hold numbers.
+pub fn table(headings: &[&str], right: &[usize]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(headings.to_vec());
+    for &column in right {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// The table as text, without blanks at line ends.
+pub fn text(table: &Table) -> String {
+    table.to_string().lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// A number with commas: `46,764,746`.
+pub fn commas(number: impl Into<u128>) -> String {
+    let digits = number.into().to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn commas_stand_before_every_third_digit() {
+        for (number, text) in [(0u64, "0"), (999, "999"), (1000, "1,000"), (46_764_746, "46,764,746")] {
+            assert_eq!(super::commas(number), text);
+        }
+    }
+}

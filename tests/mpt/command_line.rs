@@ -1,0 +1,246 @@
+//! The program as a user meets it: what it prints where, its exit codes, and its sentences.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn mpt(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mpt"));
+    command.args(arguments).stdin(Stdio::null());
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MPT_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn output(arguments: &[&str]) -> Output {
+    mpt(arguments).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+const TINY: [&str; 13] = [
+    "train",
+    "--model",
+    "tiny",
+    "--batch-size",
+    "8",
+    "--set",
+    "data.source=synthetic",
+    "--set",
+    "data.image=[2,13,13]",
+    "--set",
+    "data.classes=5",
+    "--set",
+    "data.test_examples=16",
+];
+
+fn tiny(more: &[&'static str]) -> Vec<&'static str> {
+    TINY.iter().copied().chain(more.iter().copied()).collect()
+}
+
+#[test]
+fn training_prints_the_result_lines_on_stdout_and_the_rest_on_stderr() {
+    let done = output(&tiny(&["--gpus", "2", "--mode", "model-parallel", "--steps", "12", "--seed", "7"]));
+    let (results, said) = (stdout(&done), stderr(&done));
+    assert_eq!(done.status.code(), Some(0), "{said}");
+    let lines: Vec<&str> = results.lines().collect();
+    assert_eq!(lines.len(), 3, "{results}");
+    let numbers = |line: &str| -> Vec<f64> {
+        line.split(|c: char| !c.is_ascii_digit() && c != '.').filter_map(|word| word.parse().ok()).collect()
+    };
+    let figures = numbers(lines[0]);
+    assert!(lines[0].starts_with("loss ") && lines[0].contains(", train acc ") && lines[0].contains(", test acc "));
+    assert!(figures.len() == 3 && figures[0] > 0.1 && figures[0] < 10.0, "{}", lines[0]);
+    assert!(lines[1].ends_with(" examples/sec on cpu:0, cpu:1") && numbers(lines[1])[0] > 0.0, "{}", lines[1]);
+    assert!(lines[2].ends_with(" examples/sec end to end: tiny, model-parallel 1x2, fp32"), "{}", lines[2]);
+    for part in [
+        "seed = 7",
+        "batch_size = 8",
+        "plan: tiny, model-parallel, 1 data x 2 model",
+        "before conv3: all-gather of tanh2, 216 values per example and device; back: reduce-scatter, 216 values",
+        "before loss: all-reduce of fc5",
+        "estimate: ",
+        "epoch 1/10 (its first 96 examples): loss ",
+        "ended after step 12: the steps asked for were done",
+    ] {
+        assert!(said.contains(part), "`{part}` is not in:\n{said}");
+    }
+}
+
+#[test]
+fn modes_give_the_same_result() {
+    let line = |more: &[&'static str]| {
+        let done = output(&tiny(&[&["--steps", "20", "--precision", "fp64", "--quiet"], more].concat()));
+        assert_eq!((done.status.code(), stderr(&done)), (Some(0), String::new()));
+        stdout(&done).lines().next().unwrap().to_owned()
+    };
+    let single = line(&[]);
+    assert_eq!(line(&["--gpus", "2"]), single);
+    assert_eq!(line(&["--gpus", "3", "--mode", "model-parallel"]), single);
+    assert_eq!(line(&["--mesh", "2x2"]), single);
+}
+
+#[test]
+fn what_cannot_be_done_is_one_sentence_and_exit_code_2() {
+    for (arguments, sentence) in [
+        (
+            vec!["train", "--mode", "modelparallel"],
+            "mpt: --mode: [parallel]: there is no mode `modelparallel`; did you mean `model-parallel`?",
+        ),
+        (vec!["train", "--gpus", "0"], "mpt: --gpus: [parallel]: `devices` must be at least 1"),
+        (
+            vec!["train", "--gpus", "2", "--mode", "single"],
+            "mpt: mode single uses one device, but the mesh is 2x1: 2 devices",
+        ),
+        (vec!["train", "--gpus", "3", "--mesh", "2x2"], "mpt: the mesh 2x2 needs 4 devices, but --gpus asks for 3"),
+        (
+            vec!["train", "--mesh", "2by2"],
+            "mpt: --mesh: [parallel]: `2by2` is no mesh; write DATAxMODEL, like 2x2, with at most 1024 devices in all",
+        ),
+        (
+            vec!["train", "--model", "alexnett"],
+            "mpt: there is no model `alexnett`; did you mean `alexnet`? A model of your own is a file ending in .toml.",
+        ),
+        (
+            vec!["train", "--model", "none.toml"],
+            "mpt: model file none.toml cannot be read: No such file or directory (os error 2)",
+        ),
+        (
+            vec!["train", "--max-time", "soon"],
+            "mpt: --max-time: [train]: `soon` is no span of time; write it like 90s, 5m or 1h30m",
+        ),
+        (
+            vec!["train", "--set", "train.epoch=3"],
+            "mpt: --set: unknown key `train.epoch`; did you mean `train.epochs`?",
+        ),
+        (
+            vec!["train", "--learning-rate", "-1"],
+            "mpt: --learning-rate: [optimizer]: `learning_rate` must not be negative, but is -1",
+        ),
+        (
+            vec!["train", "--set", "data.source=synthetic", "--model", "tiny"],
+            "mpt: model tiny reads images of 2x13x13, but those of synthetic are 1x28x28: the channels differ; use --set data.image=[2,13,13]",
+        ),
+        (
+            vec!["plan", "--device-memory", "lots"],
+            "mpt: `lots` is no amount of memory; write it like 3GiB, 512MiB or 3GB",
+        ),
+        (
+            vec!["verify", "--model", "tiny", "--mesh", "1x2", "--break-adjoint", "conv2"],
+            "mpt: --break-adjoint: no gradients are summed before layer `conv2`; did you mean `conv3`?",
+        ),
+        (
+            vec!["train", "--device", "cuda"],
+            "mpt: --device cuda: this version of mpt runs on CPU devices only; use --device cpu",
+        ),
+    ] {
+        let mut arguments = arguments;
+        let needs_data = arguments[0] == "train" && !arguments.contains(&"data.source=synthetic");
+        if needs_data {
+            arguments.extend(["--set", "data.source=synthetic"]);
+        }
+        let done = output(&arguments);
+        assert_eq!(stderr(&done).trim_end(), sentence, "{arguments:?}");
+        assert_eq!((done.status.code(), stdout(&done)), (Some(2), String::new()), "{arguments:?}");
+    }
+}
+
+#[test]
+fn missing_data_says_what_to_do() {
+    let empty = tempfile::tempdir().unwrap();
+    let done = mpt(&["train"]).env("XDG_CACHE_HOME", empty.path()).output().unwrap();
+    let said = stderr(&done);
+    assert_eq!(done.status.code(), Some(2), "{said}");
+    assert!(said.contains("mpt/data/fashion-mnist") && said.contains("data.source=synthetic"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
+fn plan_prints_json_that_parses() {
+    let done = output(&["plan", "--gpus", "2", "--mode", "model-parallel", "--device-memory", "600MiB", "--json"]);
+    let value: serde_json::Value = serde_json::from_str(&stdout(&done)).unwrap();
+    let before: Vec<&str> =
+        value["exchanges"].as_array().unwrap().iter().map(|e| e["before"].as_str().unwrap()).collect();
+    assert_eq!(before, ["conv3", "fc6", "fc7", "loss"]);
+    let fits: Vec<bool> =
+        value["modes"].as_array().unwrap().iter().map(|mode| mode["fits"].as_bool().unwrap()).collect();
+    assert_eq!(fits, [false, false, true]);
+}
+
+#[test]
+fn verify_fails_and_names_the_layer_when_an_adjoint_is_broken() {
+    let good = output(&["verify", "--model", "tiny", "--mesh", "1x3"]);
+    assert_eq!(good.status.code(), Some(0), "{}", stdout(&good));
+    assert!(stdout(&good).contains("equal: nothing is further apart than"), "{}", stdout(&good));
+    let broken = output(&["verify", "--model", "tiny", "--mesh", "1x3", "--break-adjoint", "conv3"]);
+    assert_eq!(broken.status.code(), Some(1));
+    let said = stderr(&broken);
+    assert!(said.contains("first at layer conv3: gradient of its input, tanh2"), "{said}");
+}
+
+#[test]
+fn show_lists_models_and_recipes() {
+    let models = stdout(&output(&["show", "model", "alexnet-dense", "lenet"]));
+    assert!(models.contains("46,764,746") && models.contains("61,706") && models.contains("   |   lenet"), "{models}");
+    let recipes = stdout(&output(&["show", "recipes"]));
+    assert!(recipes.contains("fashion-mnist") && recipes.contains("alexnet-sigmoid"), "{recipes}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_ends_the_run_after_the_step_at_hand() {
+    let mut child = mpt(&tiny(&["--gpus", "2"])).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    lines.find(|line| line.as_ref().unwrap().starts_with("first step after")).unwrap().unwrap();
+    // SAFETY: sends a signal to a child that has not been waited for, so its process id is still its own.
+    assert_eq!(unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) }, 0);
+    let said: Vec<String> = lines.map(Result::unwrap).collect();
+    let mut results = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut results).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said:?}");
+    assert!(said.iter().any(|line| line.starts_with("stopped by a signal after step ")), "{said:?}");
+    assert!(results.starts_with("loss ") && !results.contains("test acc"), "{results}");
+}
+
+#[test]
+fn a_model_of_ones_own_trains() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mine.toml");
+    let text = r#"
+        name = "mine"
+        input = [1, 14, 14]
+        layers = [
+            { kind = "conv", name = "c", out = 6, kernel = 3, groups = 1 },
+            { kind = "tanh" },
+            { kind = "average-pool", kernel = 2 },
+            { kind = "flatten" },
+            { kind = "linear", out = 3 },
+            { kind = "softmax-cross-entropy" },
+        ]"#;
+    std::fs::write(&path, text).unwrap();
+    let run = |path: &Path| {
+        let model = path.to_str().unwrap();
+        let common = [
+            "train",
+            "--steps",
+            "3",
+            "--set",
+            "data.source=noise",
+            "--set",
+            "data.classes=3",
+            "--set",
+            "data.test_examples=8",
+        ];
+        output(&[&common[..], &["--gpus", "3", "--mode", "model-parallel", "--model", model]].concat())
+    };
+    let done = run(&path);
+    assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+    assert!(stdout(&done).contains("mine, model-parallel 1x3"), "{}", stdout(&done));
+}

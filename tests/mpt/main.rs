@@ -1,0 +1,9 @@
+//! The integration tests of mpt, one program.
+
+mod collectives;
+mod command_line;
+mod evaluation;
+mod gradients;
+mod laws;
+mod plans;
+mod shipped;

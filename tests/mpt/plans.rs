@@ -1,0 +1,232 @@
+//! Plans as pure data: who owns what, what is read, and what travels.
+
+use mpt::model::kind::{Conv, Linear, Window};
+use mpt::model::parse::Edits;
+use mpt::model::{Channels, Draft, Initial, Kind, Model, Shape, shipped};
+use mpt::plan::exchange::transfers;
+use mpt::plan::memory::{Sizes, fullest};
+use mpt::plan::{Mesh, Mode, Operation, Placement, Plan, Read, Weights, plan};
+use proptest::prelude::*;
+
+fn model_parallel(model: &Model, devices: usize) -> mpt::error::Result<Plan> {
+    plan(model, Mesh { data: 1, model: devices }, Mode::ModelParallel)
+}
+
+fn alexnet() -> Model {
+    shipped::load("alexnet", &Edits::default()).unwrap()
+}
+
+#[test]
+fn alexnet_on_two_devices_exchanges_where_the_towers_cross_and_nowhere_else() {
+    let plan = model_parallel(&alexnet(), 2).unwrap();
+    let names: Vec<&str> = plan.exchanges.iter().map(|e| plan.model.layers[e.reader].name.as_str()).collect();
+    assert_eq!(names, ["conv3", "fc6", "fc7", "loss"]);
+    let values: Vec<_> = plan.exchanges.iter().map(|exchange| exchange.values_sent(&plan.model, 0)).collect();
+    assert_eq!(values, [(128 * 12 * 12, 128 * 12 * 12), (3200, 3200), (2048, 2048), (10, 0)]);
+    let operations: Vec<_> = plan.exchanges.iter().map(|exchange| exchange.operation).collect();
+    assert_eq!(operations, [Operation::AllGather, Operation::AllGather, Operation::AllGather, Operation::AllReduce]);
+}
+
+#[test]
+fn each_of_two_devices_stores_half_of_the_split_weights() {
+    let plan = model_parallel(&alexnet(), 2).unwrap();
+    for layer in 0..plan.model.layers.len() {
+        let shares = plan.parameter_shares(layer, 0).into_iter().zip(plan.parameter_shares(layer, 1));
+        for (first, second) in shares {
+            let whole: usize = first.whole.iter().product();
+            let replicated = plan.layers[layer].weights == Weights::InputSplit && first.whole.len() == 1;
+            let expected = if replicated { whole } else { whole / 2 };
+            assert_eq!((first.len(), second.len()), (expected, expected), "{}", plan.model.layers[layer].name);
+            assert!(replicated || first.held.intersection(&second.held).is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_split_network_fits_where_the_whole_one_does_not() {
+    let sizes = Sizes { batch_size: 128, value_bytes: 4, momentum: true };
+    let needs = |devices| fullest(&model_parallel(&alexnet(), devices).unwrap(), sizes).total();
+    assert!(needs(2) * 10 < needs(1) * 6 && needs(4) < needs(2), "{} {} {}", needs(1), needs(2), needs(4));
+}
+
+#[test]
+fn too_many_devices_are_refused_with_the_layer_and_the_most() {
+    let lenet = shipped::load("lenet", &Edits::default()).unwrap();
+    let message = model_parallel(&lenet, 7).unwrap_err().to_string();
+    assert_eq!(
+        message,
+        "model lenet: layer conv1 has 6 output channels, too few to leave each of 7 devices one; \
+         use at most 6 devices along the model axis"
+    );
+    model_parallel(&lenet, 6).unwrap();
+    model_parallel(&alexnet(), 8).unwrap();
+}
+
+/// What a plan must be whatever the model: complete, without overlap, and exact about what travels.
+fn check(plan: &Plan) {
+    for (activation, placement) in plan.placements.iter().enumerate() {
+        if let Placement::Shard(owned) = placement {
+            let all = owned.iter().fold(Channels::none(), |all, own| all.union(own));
+            let count: usize = owned.iter().map(Channels::len).sum();
+            let channels = plan.model.shape(activation).channels;
+            assert_eq!((all, count), (Channels::all(channels), channels), "each channel has one owner");
+            assert!(owned.iter().all(|own| !own.is_empty()), "each rank has a channel");
+        }
+    }
+    for (layer, planned) in plan.layers.iter().enumerate() {
+        let inputs = plan.model.layers[layer].inputs.iter().zip(&planned.sources).zip(&planned.reads);
+        for ((&input, source), reads) in inputs {
+            for (rank, read) in reads.iter().enumerate() {
+                let held = plan.held(input, rank);
+                match source {
+                    Read::Held => assert_eq!(&held, read),
+                    Read::Part(parts) => assert!(held.contains(read) && parts[rank] == *read),
+                    Read::Exchanged(id) => assert_eq!(plan.exchanges[*id].needed[rank], *read),
+                }
+            }
+        }
+    }
+    for exchange in plan.exchanges.iter().filter(|exchange| exchange.operation != Operation::AllReduce) {
+        let travels = exchange.transfers();
+        for (rank, needed) in exchange.needed.iter().enumerate() {
+            let received = travels.iter().filter(|transfer| transfer.to == rank);
+            let received: Vec<&Channels> = received.map(|transfer| &transfer.channels).collect();
+            let kept = exchange.owned[rank].intersection(needed);
+            let all = received.iter().fold(kept.clone(), |all, part| all.union(part));
+            let count = kept.len() + received.iter().map(|part| part.len()).sum::<usize>();
+            assert_eq!((&all, count), (needed, needed.len()), "owned and received make up what is read, once");
+        }
+        let mut there_and_back = exchange.adjoint_transfers();
+        for transfer in &mut there_and_back {
+            std::mem::swap(&mut transfer.from, &mut transfer.to);
+        }
+        if !there_and_back.is_empty() {
+            assert_eq!(there_and_back, travels, "the adjoint of the adjoint is the exchange");
+        }
+    }
+}
+
+#[test]
+fn shipped_models_have_sound_plans_on_any_number_of_devices() {
+    let mut sound = 0;
+    for name in shipped::names() {
+        let model = shipped::load(name, &Edits::default()).unwrap();
+        for devices in [1, 2, 3, 4, 5, 6, 7, 8] {
+            if let Ok(plan) = model_parallel(&model, devices) {
+                check(&plan);
+                sound += 1;
+            }
+            check(&plan(&model, Mesh { data: devices, model: 1 }, Mode::DataParallel).unwrap());
+        }
+    }
+    assert!(sound > 40, "{sound}");
+}
+
+/// A layer of a random network: what is possible is tried on what came before.
+#[derive(Clone, Debug)]
+enum Piece {
+    Conv { out: usize, groups: usize },
+    Relu,
+    Pool,
+    AddBack,
+    JoinBack,
+    Linear(usize),
+}
+
+fn pieces() -> impl Strategy<Value = Vec<Piece>> {
+    let piece = prop_oneof![
+        4 => (1usize..5, 1usize..5).prop_map(|(out, groups)| Piece::Conv { out: out * groups, groups }),
+        1 => Just(Piece::Relu),
+        1 => Just(Piece::Pool),
+        1 => Just(Piece::AddBack),
+        2 => Just(Piece::JoinBack),
+        1 => (1usize..20).prop_map(Piece::Linear),
+    ];
+    prop::collection::vec(piece, 1..10)
+}
+
+/// A network of the pieces that fit, each checked by the model itself.
+fn network(pieces: &[Piece]) -> Option<Model> {
+    let initial = Initial::Constant { value: 0.0 };
+    let linear = |out_features| {
+        Kind::Linear(Linear { out_features, bias: true, weight_initial: initial, bias_initial: initial })
+    };
+    let mut drafts: Vec<Draft> = Vec::new();
+    let mut ends = vec![Draft { name: "loss".into(), kind: Kind::SoftmaxCrossEntropy, inputs: vec![] }];
+    ends.insert(0, Draft { name: "logits".into(), kind: linear(9), inputs: vec![] });
+    let flatten = Draft { name: "flatten".into(), kind: Kind::Flatten, inputs: vec![] };
+    let sound = |drafts: &[Draft], flat: bool| {
+        let mut all = drafts.to_vec();
+        if !flat {
+            all.push(flatten.clone());
+        }
+        all.extend(ends.clone());
+        Model::new("random", Shape::image(8, 9, 9), all).ok()
+    };
+    let mut flat = false;
+    for (index, piece) in pieces.iter().enumerate() {
+        let before = drafts.len().checked_sub(1).map_or("image".to_owned(), |last| drafts[last].name.clone());
+        let back = drafts.len().checked_sub(3).map_or("image".to_owned(), |earlier| drafts[earlier].name.clone());
+        let window = Window { kernel: 3, stride: 1, padding: 1 };
+        let (kind, inputs) = match piece {
+            Piece::Conv { out, groups } => {
+                let settings = Conv {
+                    out_channels: *out,
+                    window,
+                    groups: *groups,
+                    bias: true,
+                    weight_initial: initial,
+                    bias_initial: initial,
+                };
+                (Kind::Conv(settings), vec![])
+            }
+            Piece::Relu => (Kind::Relu, vec![]),
+            Piece::Pool => (Kind::MaxPool(Window { kernel: 2, stride: 1, padding: 0 }), vec![]),
+            Piece::AddBack => (Kind::Add, vec![before, back]),
+            Piece::JoinBack => (Kind::Concat, vec![before, back]),
+            Piece::Linear(out) => (linear(*out), vec![]),
+        };
+        let mut tried = drafts.clone();
+        let mut flattened = flat;
+        if matches!(kind, Kind::Linear(_)) && !flat {
+            tried.push(Draft { name: format!("flatten{index}"), kind: Kind::Flatten, inputs: vec![] });
+            flattened = true;
+        }
+        tried.push(Draft { name: format!("layer{index}"), kind, inputs });
+        if sound(&tried, flattened).is_some() {
+            (drafts, flat) = (tried, flattened);
+        }
+    }
+    sound(&drafts, flat)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_networks_have_sound_plans(pieces in pieces(), devices in 1usize..6) {
+        if let Some(plan) = network(&pieces).and_then(|model| model_parallel(&model, devices).ok()) {
+            check(&plan);
+        }
+    }
+
+    #[test]
+    fn transfers_bring_each_rank_what_it_needs_and_does_not_own(
+        borders in prop::collection::vec(0usize..30, 1..5),
+        needs in prop::collection::vec((0usize..30, 0usize..30), 6),
+    ) {
+        let mut borders = borders;
+        borders.extend([0, 30]);
+        borders.sort_unstable();
+        let owned: Vec<Channels> = borders.windows(2).map(|pair| (pair[0]..pair[1]).into()).collect();
+        let needed: Vec<Channels> =
+            needs[..owned.len()].iter().map(|&(a, b)| (a.min(b)..a.max(b)).into()).collect();
+        let travels = transfers(&owned, &needed);
+        for (rank, need) in needed.iter().enumerate() {
+            let received: Vec<&Channels> = travels.iter().filter(|t| t.to == rank).map(|t| &t.channels).collect();
+            let all = received.iter().fold(Channels::none(), |all, part| all.union(part));
+            prop_assert_eq!(&all, &need.difference(&owned[rank]));
+            prop_assert_eq!(all.len(), received.iter().map(|part| part.len()).sum::<usize>());
+        }
+    }
+}
