@@ -15,19 +15,20 @@ const WAVES: usize = 3;
 /// A wave has at most this many periods across the image.
 const HIGHEST_FREQUENCY: usize = 3;
 /// How far an example is shifted at most, as a part of the image's size.
-const SHIFT: f64 = 0.1;
+const SHIFT: f64 = 0.08;
 /// The template swings by this much around grey at most, and by half of it at least.
-const CONTRAST: f64 = 0.25;
+const CONTRAST: f64 = 0.3;
 /// Uniform noise of this magnitude is added to each pixel. With the contrast it leaves pixels inside 0.05..=0.95, so
 /// none is ever clamped, and no two neighbours are equal: no region is flat.
-const NOISE: f64 = 0.2;
+const NOISE: f64 = 0.15;
 
 /// The draws of an example before those of its pixels.
 const PIXELS: u64 = 4;
 
-/// Examples that a small network learns in minutes at most: two convolutions and two linear layers were right in 94 of
-/// 100 cases after 50 steps of 100 examples, in 10 classes, and in 10 of 100 after the first. Each class is a template,
-/// a smooth pattern of a few low-frequency waves; an example is its template with a random shift, contrast and noise.
+/// Examples that a small network learns quickly, though not in one step: with 10 classes of 28 x 28 pixels, two
+/// convolutions and two linear layers were right in 98 of 100 cases after 50 steps of 100 examples, and in 10 after the
+/// first. Each class is a template, a smooth pattern of a few low-frequency waves; an example is its class's template
+/// with a random shift, contrast and noise.
 #[derive(Clone, Debug)]
 pub struct Synthetic {
     seed: u64,
@@ -240,9 +241,9 @@ mod tests {
     }
 
     #[test]
-    fn a_linear_classifier_learns_most_of_it_though_not_in_one_step() {
+    fn even_a_linear_classifier_learns_it_though_not_in_one_step() {
         let (first, last) = (accuracy_after(1), accuracy_after(100));
-        assert!(first < 0.5 && last > 0.75, "{first} after one step, {last} after 100");
+        assert!(first < 0.7 && last > 0.9, "{first} after one step, {last} after 100");
     }
 
     #[test]
@@ -253,7 +254,7 @@ mod tests {
             let steps: Vec<f32> = pixels.windows(2).map(|pair| (pair[0] - pair[1]).abs()).collect();
             assert!(steps.iter().filter(|&&step| step == 0.0).count() < 3);
             let mean = steps.iter().sum::<f32>() / steps.len() as f32;
-            assert!(mean > 0.1, "pixels change by {mean}");
+            assert!(mean > 0.08, "pixels change by {mean}");
         }
     }
 
