@@ -1,6 +1,7 @@
 //! The program `mpt`: parses the command line, runs the command, maps errors to exit codes.
 
 use clap::Parser;
+use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -8,7 +9,11 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("mpt: {error}");
-            ExitCode::from(error.exit_code())
+            // Nothing is lost if stdout is gone: what was printed before is with whoever closed it.
+            let _ = std::io::stdout().flush();
+            // SAFETY: ends the process and touches nothing. Ranks that did not fail may still be computing, and an
+            // ordinary exit would run libtorch's destructors under them.
+            unsafe { libc::_exit(i32::from(error.exit_code())) }
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::events::{Event, StopReason};
 use crate::launch::control::Control;
 use crate::plan::{Mesh, Plan};
-use crate::recipe::{Precision, Recipe};
+use crate::recipe::Recipe;
 use crate::report::{plan_table, progress::Progress, results};
 use clap::Args;
 use std::io::IsTerminal;
@@ -92,9 +92,6 @@ fn announce(plan: &Plan) {
 }
 
 fn description(recipe: &Recipe, plan: &Plan) -> String {
-    let precision = match recipe.train.precision {
-        Precision::Auto => Precision::Fp32,
-        other => other,
-    };
-    format!("{}, {} {}, {}", plan.model.name, plan.mode, plan.mesh, precision.name())
+    let precision = recipe.train.precision.resolved().name();
+    format!("{}, {} {}, {precision}", plan.model.name, plan.mode, plan.mesh)
 }

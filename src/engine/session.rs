@@ -62,7 +62,17 @@ pub fn run(job: Job, listen: &mut dyn FnMut(&Event)) -> Result<Summary> {
     let crew = threads::start(seats, move |rank, (groups, orders), reporter| {
         work(&assignment, rank, groups, &orders, reporter)
     })?;
-    Session { job, crew, orders, listen, steps: 0, examples: 0, train_time: Duration::ZERO }.run()
+    Session {
+        job,
+        crew,
+        orders,
+        listen,
+        steps: 0,
+        examples: 0,
+        train_time: Duration::ZERO,
+        loader_wait: Duration::ZERO,
+    }
+    .run()
 }
 
 struct Session<'l> {
@@ -73,6 +83,7 @@ struct Session<'l> {
     steps: u64,
     examples: u64,
     train_time: Duration,
+    loader_wait: Duration,
 }
 
 impl Session<'_> {
@@ -121,7 +132,7 @@ impl Session<'_> {
     }
 
     fn epoch(&mut self, epoch: u64) -> Result<Epoch> {
-        let time_before = self.train_time;
+        let (time_before, wait_before) = (self.train_time, self.loader_wait);
         let (train, mut cut_short) = self.train(epoch)?;
         let all_steps = self.job.assignment.total_steps;
         if cut_short.is_none()
@@ -130,14 +141,18 @@ impl Session<'_> {
         {
             cut_short = Some(StopReason::Steps);
         }
-        let train_time = self.train_time - time_before;
+        let (train_time, loader_wait) = (self.train_time - time_before, self.loader_wait - wait_before);
         let begin = Instant::now();
         // Who sends a signal wants the end, not another evaluation.
         let test = match cut_short {
             Some(StopReason::Signal(_)) => None,
-            _ => Some(self.evaluate()?),
+            _ => self.evaluate()?,
         };
-        let epoch = Epoch { epoch: epoch + 1, train, test, train_time, test_time: begin.elapsed(), cut_short };
+        if test.is_none() {
+            cut_short = self.job.assignment.control.wish();
+        }
+        let epoch =
+            Epoch { epoch: epoch + 1, train, test, train_time, loader_wait, test_time: begin.elapsed(), cut_short };
         self.say(Event::Epoch(epoch));
         Ok(epoch)
     }
@@ -181,26 +196,31 @@ impl Session<'_> {
         self.examples += outcome.examples;
         let time = ranks.iter().map(|own| own.phases.total().saturating_sub(own.loader_wait)).max().unwrap_or_default();
         self.train_time += time;
+        self.loader_wait += ranks.iter().map(|own| own.loader_wait).max().unwrap_or_default();
         let step = self.steps;
         self.say(Event::Step(Step { step, epoch: epoch + 1, outcome, epoch_outcome, learning_rate, time, ranks }));
     }
 
-    fn evaluate(&mut self) -> Result<Outcome> {
+    /// The outcome over the test set; `None` if a signal came.
+    fn evaluate(&mut self) -> Result<Option<Outcome>> {
         let streams = start(Arc::clone(&self.job.test), self.loader_options())?;
         self.order(streams.into_iter().map(Order::Evaluate))?;
         let of = self.job.test.len() as u64;
-        let (mut ended, mut total) = (0, Outcome::default());
+        let (mut ended, mut total, mut stopped) = (0, Outcome::default(), false);
         while ended < self.orders.len() {
             match self.report()? {
                 Report::Evaluated { rank: 0, outcome } => {
                     total = outcome;
                     self.say(Event::Evaluating { done: outcome.examples, of });
                 }
-                Report::Done { .. } => ended += 1,
+                Report::Done { stopped: early } => {
+                    ended += 1;
+                    stopped |= early;
+                }
                 Report::Evaluated { .. } | Report::Step { .. } => {}
             }
         }
-        Ok(total)
+        Ok((!stopped).then_some(total))
     }
 
     fn loader_options(&self) -> LoaderOptions {

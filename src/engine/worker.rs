@@ -5,7 +5,7 @@ use super::rank::{Rank, Settings};
 use crate::comm::Groups;
 use crate::data::Batch;
 use crate::error::Result;
-use crate::events::RankStep;
+use crate::events::{RankStep, StopReason};
 use crate::launch::control::Control;
 use crate::launch::threads::Reporter;
 use crate::layers::Outcome;
@@ -143,7 +143,12 @@ impl Worker<'_> {
         while let Ok(batch) = batches.recv() {
             let batch = self.on_device(batch?.as_ref())?;
             let outcome = self.rank.evaluate(&batch)?;
-            let agreed = self.rank.agree(outcome, false)?;
+            // Time that is up does not end an evaluation: it is how the run ends. A signal does.
+            let signal = matches!(self.assignment.control.wish(), Some(StopReason::Signal(_)));
+            let agreed = self.rank.agree(outcome, signal)?;
+            if agreed.stop {
+                return Ok(true);
+            }
             total.add(&agreed.outcome);
             self.reporter.report(Report::Evaluated { rank: self.number, outcome: total })?;
         }

@@ -87,6 +87,8 @@ pub struct Epoch {
     pub test: Option<Outcome>,
     /// The time of its training steps.
     pub train_time: Duration,
+    /// The time in which the slowest rank waited for the loader.
+    pub loader_wait: Duration,
     /// The time of its evaluation.
     pub test_time: Duration,
     /// Whether it ended before its last example.

@@ -137,11 +137,20 @@ impl Precision {
         }
     }
 
-    /// The type that the CPU computes in.
-    pub fn kind(self) -> tch::Kind {
+    /// What is computed with: `auto` is fp32 on the CPU.
+    #[must_use]
+    pub fn resolved(self) -> Self {
         match self {
-            Self::Auto | Self::Fp32 => tch::Kind::Float,
+            Self::Auto | Self::Fp32 => Self::Fp32,
+            Self::Fp64 => Self::Fp64,
+        }
+    }
+
+    /// libtorch's name of what is computed with.
+    pub fn kind(self) -> tch::Kind {
+        match self.resolved() {
             Self::Fp64 => tch::Kind::Double,
+            _ => tch::Kind::Float,
         }
     }
 }

@@ -172,6 +172,7 @@ impl Progress {
         };
         let mut line = format!("epoch {}/{epochs}{part}: {}", epoch.epoch, results::line_of(epoch));
         line += &format!(", {rate:.1} examples/sec, {}", show(epoch.train_time));
+        line += &format!(" + {} waiting for data", show(epoch.loader_wait));
         if epoch.test.is_some() {
             line += &format!(" + {} evaluation", show(epoch.test_time));
         }
