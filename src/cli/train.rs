@@ -7,9 +7,10 @@ use crate::events::{Event, StopReason};
 use crate::launch::control::Control;
 use crate::plan::{Mesh, Plan};
 use crate::recipe::Recipe;
-use crate::report::{plan_table, progress::Progress, results};
+use crate::report::{plan_table, progress::Progress, results, run_log::RunLog};
 use clap::Args;
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// The exit code of a run that a signal ended is this and the signal's number, as shells have it.
@@ -37,6 +38,9 @@ pub struct Train {
     /// The folder of the data set's files
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
+    /// The folder that records the run [default: the next number under runs/RECIPE-MODEL/]
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
     /// Say nothing but the result
     #[arg(long)]
     quiet: bool,
@@ -59,9 +63,11 @@ impl Train {
         let control = Control::until(recipe.train.max_time.map(|limit| begin + limit));
         let job = Job::new(&recipe, control.clone())?;
         self.place.check(&recipe, self.quiet)?;
+        let mut log = self.run_log(&recipe, &layered.to_toml(), &job)?;
         if !self.quiet {
             eprintln!("{}", layered.to_toml());
             announce(&job.assignment.plan);
+            eprintln!();
         }
         control.catch_signals()?;
         let what = description(&recipe, &job.assignment.plan);
@@ -70,12 +76,35 @@ impl Train {
             if !self.quiet {
                 progress.event(event);
             }
+            if let Some(log) = &mut log {
+                log.event(event);
+            }
         })?;
         print!("{}", results::lines(&summary, &what));
         Ok(match summary.stopped {
             Some(StopReason::Signal(signal)) => u8::try_from(SIGNAL_EXIT + signal).unwrap_or(1),
             _ => 0,
         })
+    }
+}
+
+impl Train {
+    /// The record of the run; `None`, with a word on stderr, where nobody named a folder and none can be written.
+    fn run_log(&self, recipe: &Recipe, effective: &str, job: &Job) -> Result<Option<RunLog>> {
+        let log = match &self.run_dir {
+            Some(folder) => Some(RunLog::in_folder(folder, effective, &job.devices)?),
+            None => {
+                let name = format!("{}-{}", recipe.name, job.assignment.plan.model.name);
+                let begun = RunLog::numbered(&name, effective, &job.devices);
+                begun
+                    .map_err(|error| eprintln!("this run is not recorded: runs/{name} cannot be written: {error}"))
+                    .ok()
+            }
+        };
+        if let Some(log) = log.as_ref().filter(|_| !self.quiet) {
+            eprintln!("run directory: {}", log.folder().display());
+        }
+        Ok(log)
     }
 }
 
@@ -88,7 +117,6 @@ fn announce(plan: &Plan) {
     if data > 1 {
         eprintln!("  after backward: gradients summed over {data} ranks, each updating its shard of the weights");
     }
-    eprintln!();
 }
 
 fn description(recipe: &Recipe, plan: &Plan) -> String {

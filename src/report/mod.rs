@@ -2,6 +2,7 @@
 //!
 //! * [`progress`] the run as it goes, on stderr
 //! * [`results`] the lines at its end, on stdout
+//! * [`run_log`] the run directory
 //! * [`model_table`] the layers of models side by side
 //! * [`plan_table`] a plan, layer by layer
 //! * [`verify_table`] two runs, layer by layer
@@ -10,5 +11,6 @@ pub mod model_table;
 pub mod plan_table;
 pub mod progress;
 pub mod results;
+pub mod run_log;
 pub mod table;
 pub mod verify_table;

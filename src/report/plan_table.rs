@@ -41,14 +41,7 @@ fn layers(plan: &Plan, sizes: Sizes) -> String {
     let mut rows = table(&headings, &[5, 6]);
     rows.add_row(["image", &plan.model.input.to_string(), "", &placement(plan, 0), "", "", ""]);
     for (index, layer) in plan.model.layers.iter().enumerate() {
-        let spread = |of: &dyn Fn(usize) -> u64, show: &dyn Fn(u64) -> String| {
-            let counts: Vec<u64> = (0..plan.mesh.model).map(of).collect();
-            match (counts.iter().min(), counts.iter().max()) {
-                (Some(&low), Some(&high)) if low != high => format!("{}-{}", show(low), show(high)),
-                (Some(0), _) | (None, _) | (_, None) => String::new(),
-                (Some(&same), _) => show(same),
-            }
-        };
+        let ranks = 0..plan.mesh.model;
         let held = |rank| plan.parameter_shares(index, rank).iter().map(|share| share.len() as u64).sum();
         let examples = sizes.batch_size.div_ceil(plan.mesh.data) as u64;
         let work = |rank| plan.multiply_accumulates(index, rank) * OPERATIONS_PER_MAC * examples;
@@ -58,8 +51,8 @@ fn layers(plan: &Plan, sizes: Sizes) -> String {
             weights(plan.layers[index].weights).to_owned(),
             placement(plan, index + 1),
             exchange_before(plan, index),
-            spread(&held, &|count| commas(count)),
-            spread(&work, &|operations| format!("{:.1}", operations as f64 / 1e9)),
+            spread(ranks.clone().map(held), commas),
+            spread(ranks.map(work), |operations| format!("{:.1}", operations as f64 / 1e9)),
         ]);
     }
     text(&rows)
@@ -76,13 +69,28 @@ pub fn weights(weights: Weights) -> &'static str {
 }
 
 fn placement(plan: &Plan, activation: usize) -> String {
-    match &plan.placements[activation] {
+    let over_model = match &plan.placements[activation] {
         Placement::Replicated => "replicated".into(),
         Placement::Partial => "partial".into(),
         Placement::Shard(owned) => {
             let shares: Vec<String> = owned.iter().map(ToString::to_string).collect();
             format!("channels {}", shares.join(" | "))
         }
+    };
+    match (plan.mesh.data, plan.mesh.model) {
+        (1, _) => over_model,
+        (_, 1) => "by example".into(),
+        _ => format!("by example, {over_model}"),
+    }
+}
+
+/// One number where all devices have the same, else the least and the most; nothing for nothing.
+fn spread(counts: impl Iterator<Item = u64>, show: impl Fn(u64) -> String) -> String {
+    let counts: Vec<u64> = counts.collect();
+    match (counts.iter().min(), counts.iter().max()) {
+        (Some(&low), Some(&high)) if low != high => format!("{} to {}", show(low), show(high)),
+        (Some(&same), _) if same > 0 => show(same),
+        _ => String::new(),
     }
 }
 
@@ -135,15 +143,18 @@ fn exchanges(plan: &Plan, sizes: Sizes) -> String {
     let mut rows =
         table(&["exchange", "of", "forward", "backward", "sent/step/device", "received/step/device"], &[4, 5]);
     let examples = sizes.batch_size.div_ceil(plan.mesh.data);
-    let bytes = |(forward, back): (usize, usize)| show_bytes(((forward + back) * examples * sizes.value_bytes) as u64);
+    let bytes = |values: &dyn Fn(usize) -> (usize, usize)| {
+        let of = |(forward, back): (usize, usize)| ((forward + back) * examples * sizes.value_bytes) as u64;
+        spread((0..plan.mesh.model).map(|rank| of(values(rank))), show_bytes)
+    };
     for exchange in &plan.exchanges {
         rows.add_row([
             format!("before {}", plan.model.layers[exchange.reader].name),
             plan.model.activation_name(exchange.source).to_owned(),
             operation(exchange).to_owned(),
             adjoint(exchange).to_owned(),
-            bytes(exchange.values_sent(&plan.model, 0)),
-            bytes(exchange.values_received(&plan.model, 0)),
+            bytes(&|rank| exchange.values_sent(&plan.model, rank)),
+            bytes(&|rank| exchange.values_received(&plan.model, rank)),
         ]);
     }
     if plan.mesh.data > 1 {

@@ -20,8 +20,8 @@ pub fn text(table: &Table) -> String {
 }
 
 /// A number with commas: `46,764,746`.
-pub fn commas(number: impl Into<u128>) -> String {
-    let digits = number.into().to_string();
+pub fn commas(number: u64) -> String {
+    let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {
         if index > 0 && (digits.len() - index) % 3 == 0 {

@@ -6,7 +6,8 @@ use std::process::{Command, Output, Stdio};
 
 fn mpt(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mpt"));
-    command.args(arguments).stdin(Stdio::null());
+    // Runs are recorded under the working directory.
+    command.args(arguments).stdin(Stdio::null()).current_dir(env!("CARGO_TARGET_TMPDIR"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MPT_")) {
         command.env_remove(name);
     }
@@ -207,6 +208,44 @@ fn a_signal_ends_the_run_after_the_step_at_hand() {
     assert_eq!(child.wait().unwrap().code(), Some(130), "{said:?}");
     assert!(said.iter().any(|line| line.starts_with("stopped by a signal after step ")), "{said:?}");
     assert!(results.starts_with("loss ") && !results.contains("test acc"), "{results}");
+}
+
+#[test]
+fn a_run_is_recorded_and_its_recipe_runs_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| mpt(arguments).current_dir(dir.path()).output().unwrap();
+    let more = ["--steps", "3", "--epochs", "1", "--gpus", "2", "--precision", "fp64", "--seed", "5"];
+    let first = run(&tiny(&more));
+    assert_eq!(first.status.code(), Some(0), "{}", stderr(&first));
+    let folder = dir.path().join("runs/fashion-mnist-tiny/latest");
+    let lines: Vec<serde_json::Value> = std::fs::read_to_string(folder.join("metrics.jsonl"))
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let kinds: Vec<&str> = lines.iter().map(|line| line["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["step", "step", "step", "epoch"]);
+    let step = &lines[1];
+    assert_eq!(
+        (step["step"].as_u64(), step["examples"].as_u64(), step["learning_rate"].as_f64()),
+        (Some(2), Some(8), Some(0.01))
+    );
+    assert_eq!(step["devices"].as_array().unwrap().len(), 2);
+    assert!(step["devices"][1]["sent_bytes"].as_u64() > Some(0));
+    let seconds: f64 = step["devices"][0]
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(key, _)| key.ends_with("_seconds"))
+        .map(|(_, value)| value.as_f64().unwrap())
+        .sum();
+    assert!(seconds > 0.0);
+    let again = run(&["train", "--recipe", folder.join("recipe.toml").to_str().unwrap(), "--run-dir", "second"]);
+    assert_eq!(again.status.code(), Some(0), "{}", stderr(&again));
+    assert_eq!(stdout(&again).lines().next(), stdout(&first).lines().next());
+    let taken = run(&tiny(&["--run-dir", "second"]));
+    assert_eq!(stderr(&taken).lines().last(), Some("mpt: --run-dir: second holds a run already; name another folder"));
+    assert_eq!(taken.status.code(), Some(2));
 }
 
 #[test]

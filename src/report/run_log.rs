@@ -1,0 +1,133 @@
+//! The run directory: the effective recipe, and one line of JSON for every step and epoch.
+//!
+//! A run that cannot be recorded is still a run: a disk that fills up is reported once, and training goes on.
+
+use crate::engine::phases::Phase;
+use crate::error::{Error, Result};
+use crate::events::{Epoch, Event, RankStep, Step};
+use serde_json::{Value, json};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+const RECIPE: &str = "recipe.toml";
+const METRICS: &str = "metrics.jsonl";
+/// Beside the numbered runs, a link to the newest.
+const LATEST: &str = "latest";
+
+/// The record of a run.
+pub struct RunLog {
+    folder: PathBuf,
+    metrics: Option<BufWriter<File>>,
+    devices: Vec<String>,
+}
+
+impl RunLog {
+    /// Begins a record in `folder`, which must not hold one yet.
+    ///
+    /// # Errors
+    /// The folder holds a run already, or cannot be written.
+    pub fn in_folder(folder: &Path, recipe: &str, devices: &[String]) -> Result<Self> {
+        if folder.join(RECIPE).exists() {
+            let folder = folder.display();
+            return Err(Error::usage(format!("--run-dir: {folder} holds a run already; name another folder")));
+        }
+        let begin = || -> io::Result<Self> {
+            fs::create_dir_all(folder)?;
+            Self::begin(folder, recipe, devices)
+        };
+        begin().map_err(|error| Error::usage(format!("--run-dir: {} cannot be written: {error}", folder.display())))
+    }
+
+    /// Begins a record in the next numbered folder under `runs/NAME/`, with a link `latest` to it.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn numbered(name: &str, recipe: &str, devices: &[String]) -> io::Result<Self> {
+        let parent = Path::new("runs").join(name);
+        fs::create_dir_all(&parent)?;
+        let taken =
+            fs::read_dir(&parent)?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let mut number = taken.max().unwrap_or(0) + 1;
+        let folder = loop {
+            let folder = parent.join(format!("{number:03}"));
+            match fs::create_dir(&folder) {
+                Ok(()) => break folder,
+                // Another run has begun at the same moment.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                Err(error) => return Err(error),
+            }
+        };
+        let log = Self::begin(&folder, recipe, devices)?;
+        let fresh = parent.join(format!(".{LATEST}-{number:03}"));
+        symlink(format!("{number:03}"), &fresh)?;
+        fs::rename(&fresh, parent.join(LATEST))?;
+        Ok(log)
+    }
+
+    fn begin(folder: &Path, recipe: &str, devices: &[String]) -> io::Result<Self> {
+        fs::write(folder.join(RECIPE), recipe)?;
+        let metrics = Some(BufWriter::new(File::create(folder.join(METRICS))?));
+        Ok(Self { folder: folder.to_owned(), metrics, devices: devices.to_vec() })
+    }
+
+    /// The folder of this run.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Records an event.
+    pub fn event(&mut self, event: &Event) {
+        let line = match event {
+            Event::Step(step) => self.step(step),
+            Event::Epoch(epoch) => epoch_line(epoch),
+            _ => return,
+        };
+        let Some(metrics) = &mut self.metrics else { return };
+        // Flushed line by line: whoever follows the file sees each step, and a crash loses none.
+        if let Err(error) = writeln!(metrics, "{line}").and_then(|()| metrics.flush()) {
+            eprintln!("the record in {} ends here: {error}; training goes on", self.folder.display());
+            self.metrics = None;
+        }
+    }
+
+    fn step(&self, step: &Step) -> Value {
+        let seconds = step.time.as_secs_f64();
+        let devices: Vec<Value> =
+            self.devices.iter().zip(&step.ranks).map(|(device, own)| rank_step(device, own, seconds)).collect();
+        json!({
+            "kind": "step", "step": step.step, "epoch": step.epoch,
+            "loss": step.outcome.loss(), "accuracy": step.outcome.accuracy(), "learning_rate": step.learning_rate,
+            "examples": step.outcome.examples, "seconds": seconds,
+            "examples_per_second": rate(step.outcome.examples, seconds), "devices": devices,
+        })
+    }
+}
+
+fn rate(examples: u64, seconds: f64) -> f64 {
+    if seconds > 0.0 { examples as f64 / seconds } else { 0.0 }
+}
+
+fn rank_step(device: &str, own: &RankStep, seconds: f64) -> Value {
+    let mut line = json!({
+        "device": device, "examples_per_second": rate(own.examples, seconds),
+        // Nothing is hidden behind compute on CPU devices: every phase is exposed.
+        "overlapped_seconds": 0.0,
+        "sent_bytes": own.traffic.sent_bytes, "received_bytes": own.traffic.received_bytes,
+    });
+    for phase in Phase::ALL {
+        line[format!("{}_seconds", phase.name())] = own.phases.get(phase).as_secs_f64().into();
+    }
+    line
+}
+
+fn epoch_line(epoch: &Epoch) -> Value {
+    let seconds = epoch.train_time.as_secs_f64();
+    json!({
+        "kind": "epoch", "epoch": epoch.epoch,
+        "train_loss": epoch.train.loss(), "train_accuracy": epoch.train.accuracy(),
+        "test_loss": epoch.test.map(|test| test.loss()), "test_accuracy": epoch.test.map(|test| test.accuracy()),
+        "examples_per_second": rate(epoch.train.examples, seconds), "seconds": seconds,
+    })
+}
