@@ -1,6 +1,6 @@
 //! The split run against the whole run: law 1, for users and for the tests.
 //!
-//! * [`observe`] runs a plan for some steps and puts every tensor together again, whole
+//! * [`mod@observe`] runs a plan for some steps and puts every tensor together again, whole
 //! * [`compare`] measures how far two runs are apart, and finds the first layer that differs
 
 pub mod compare;

@@ -1,0 +1,1 @@
+"""Tests of the set-up: they need no network, no compiler and no libtorch."""

@@ -1,0 +1,99 @@
+"""Fashion-MNIST: known by its contents, from whichever source."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+from unittest import mock
+
+from setup_steps import data
+from setup_steps.children import Children
+from setup_steps.console import Console, SetupError
+from setup_steps.places import Places
+
+from .support import ScratchTest, Server
+
+NAMES = ("train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
+CONTENTS = {name: name.encode() * 1000 for name in NAMES}
+
+
+class DataTest(ScratchTest):
+    def setUp(self) -> None:
+        super().setUp()
+        sums = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENTS.items()}
+        self.enter(mock.patch.object(data, "FASHION_MNIST", sums))
+        self.server = self.enter(Server().running())
+        self.server.files = {f"mirror/{name}": gzip.compress(content) for name, content in CONTENTS.items()}
+        mirror = {data.MIRROR_VARIABLE: self.server.url + "mirror", "no_proxy": "127.0.0.1"}
+        self.enter(mock.patch.dict(os.environ, mirror))
+        self.places = Places(self.scratch, self.scratch / "cache", self.scratch / "target")
+        self.console = Console(io.StringIO())
+
+    def prepare(self) -> None:
+        data.prepare(self.places, self.console, Children())
+
+    def test_a_mirror_gives_all_files(self) -> None:
+        self.assertFalse(data.ready(self.places))
+        self.prepare()
+        self.assertTrue(data.ready(self.places))
+        for name, content in CONTENTS.items():
+            self.assertEqual(gzip.decompress((self.places.data / name).read_bytes()), content)
+        self.assertEqual([path.name for path in self.places.data.parent.iterdir()], ["fashion-mnist"])
+
+    def test_files_put_there_by_hand_count_however_compressed(self) -> None:
+        self.places.data.mkdir(parents=True)
+        for name, content in CONTENTS.items():
+            (self.places.data / name).write_bytes(gzip.compress(content, compresslevel=1))
+        self.prepare()
+        self.assertTrue(data.ready(self.places))
+        self.assertEqual(self.server.asked, [])
+
+    def test_other_contents_are_refused_with_the_remedies(self) -> None:
+        self.server.files[f"mirror/{NAMES[0]}"] = gzip.compress(b"other")
+        with self.assertRaises(SetupError) as caught:
+            self.prepare()
+        sentence = str(caught.exception)
+        self.assertIn(f"{NAMES[0]} has other contents", sentence)
+        for remedy in (data.DEBIAN_PACKAGE, str(self.places.data), "--set data.source=synthetic"):
+            self.assertIn(remedy, sentence)
+        self.assertEqual(caught.exception.code, 2)
+        self.assertFalse(data.ready(self.places))
+
+    def test_a_missing_file_names_the_source(self) -> None:
+        del self.server.files[f"mirror/{NAMES[1]}"]
+        with self.assertRaisesRegex(SetupError, "mirror: HTTP status 404"):
+            self.prepare()
+
+    def test_the_next_source_is_asked_when_one_fails(self) -> None:
+        both = (data.Mirror(self.server.url + "nothing"), data.Mirror(self.server.url + "mirror"))
+        with mock.patch.object(data, "sources", return_value=both):
+            self.prepare()
+        self.assertTrue(data.ready(self.places))
+
+    def test_faults_of_a_file(self) -> None:
+        path = self.scratch / NAMES[0]
+        self.assertIn("is missing", data.fault(path))
+        whole = gzip.compress(CONTENTS[NAMES[0]])
+        for damaged in (whole[:-9], b"no gzip", whole[:20] + b"\0\0\0\0" + whole[24:]):
+            path.write_bytes(damaged)
+            self.assertIn("cannot be read", data.fault(path))
+        path.write_bytes(whole)
+        self.assertEqual(data.fault(path), "")
+
+    def test_only_commands_that_read_it_need_it(self) -> None:
+        for line in ("train", "train --gpus 2", "eval runs/latest", "bench step --json"):
+            self.assertTrue(data.needed(line.split()), line)
+        for line in (
+            "",
+            "plan --gpus 2",
+            "show model train",
+            "verify",
+            "train --help",
+            "train --set data.source=synthetic",
+            "train --set=data.source=synthetic",
+            "train --data-dir /somewhere",
+            "train --data-dir=/somewhere",
+        ):
+            self.assertFalse(data.needed(line.split()), line)
