@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import re
 import shutil
 import urllib.request
 import zlib
@@ -39,7 +40,7 @@ def needed(arguments: Sequence[str]) -> bool:
     if not arguments or arguments[0] not in READERS or os.environ.get("MPT_DATA_DIR"):
         return False
     return not any(
-        "data.source=synthetic" in argument or argument.startswith("--data-dir") or argument in ("--help", "-h")
+        re.search("data.source=(synthetic|noise|idx)", argument) or argument.startswith("--data-dir") or argument in ("--help", "-h")
         for argument in arguments
     )
 

@@ -55,18 +55,9 @@ impl MaskSpec {
     }
 }
 
-/// The positions of a global batch of `global` examples that rank `rank` of `ranks` works on: contiguous shares in
-/// rank order whose sizes differ by one at most, the larger ones first.
-pub fn share(global: usize, ranks: usize, rank: usize) -> Range<usize> {
-    let (size, larger) = (global / ranks, global % ranks);
-    let begin = |rank: usize| rank * size + rank.min(larger);
-    begin(rank)..begin(rank + 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     const SPEC: MaskSpec = MaskSpec { layer: 9, features: 7, probability: 0.4 };
 
@@ -85,22 +76,5 @@ mod tests {
         };
         assert_eq!([dropped(0.0), dropped(1.0)], [0, 10_000]);
         assert!((1800..2200).contains(&dropped(0.2)), "{} of 10000 dropped", dropped(0.2));
-    }
-
-    #[test]
-    fn the_first_ranks_take_what_is_left_over() {
-        assert_eq!([share(8, 3, 0), share(8, 3, 1), share(8, 3, 2)], [0..3, 3..6, 6..8]);
-        assert_eq!([share(1, 3, 0), share(1, 3, 1), share(1, 3, 2)], [0..1, 1..1, 1..1]);
-    }
-
-    proptest! {
-        #[test]
-        fn shares_are_contiguous_balanced_and_complete(global in 0usize..1000, ranks in 1usize..20) {
-            let shares: Vec<_> = (0..ranks).map(|rank| share(global, ranks, rank)).collect();
-            prop_assert_eq!((shares[0].start, shares[ranks - 1].end), (0, global));
-            prop_assert!(shares.windows(2).all(|pair| pair[0].end == pair[1].start));
-            let sizes = [global / ranks, global.div_ceil(ranks)];
-            prop_assert!(shares.iter().all(|share| sizes.contains(&share.len())));
-        }
     }
 }

@@ -1,9 +1,10 @@
 //! The prefetching loader: one thread makes batches ahead of the ranks and hands each rank its share.
 
 use super::augment::Augmentation;
-use super::batch::{Batch, MaskSpec, share};
+use super::batch::{Batch, MaskSpec};
 use super::source::Source;
 use crate::error::{Error, Result};
+use crate::model::ranges::share;
 use crate::random::{Purpose, Stream};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use std::any::Any;

@@ -21,7 +21,7 @@ pub mod source;
 pub mod synthetic;
 
 pub use augment::Augmentation;
-pub use batch::{Batch, Mask, MaskSpec, share};
+pub use batch::{Batch, Mask, MaskSpec};
 pub use idx::IdxDataset;
 pub use limited::Limited;
 pub use loader::{Delivery, LoaderOptions, Order, start};

@@ -188,4 +188,28 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn parameters_have_the_spread_of_their_distribution() {
+        let model = shipped::load("quick", &Edits::default()).unwrap();
+        let plan = plan(&model, Mode::Single.mesh(1).unwrap(), Mode::Single).unwrap();
+        let store = Store::new(&plan, 0, 1, Kind::Double).unwrap();
+        for entry in store.entries.iter().filter(|entry| entry.share.whole.len() > 1) {
+            // quick's weights are Kaiming-normal, its biases zero.
+            let fan_in: usize = entry.share.whole[1..].iter().product();
+            let weight = store.weight(entry).unwrap();
+            let expected = (2.0 / fan_in as f64).sqrt();
+            let spread = weight.std(true).double_value(&[]);
+            // The spread of a sample of n normal numbers is itself spread by 1 / sqrt(2 n) of it: six times that.
+            let bound = 6.0 / (2.0 * weight.numel() as f64).sqrt();
+            assert!((spread / expected - 1.0).abs() < bound, "{:?}: {spread} {expected}", entry.share.whole);
+            assert!(
+                weight.mean(Kind::Double).double_value(&[]).abs() < 6.0 * expected / (weight.numel() as f64).sqrt()
+            );
+        }
+        let biases = store.entries.iter().filter(|entry| entry.share.whole.len() == 1);
+        assert!(
+            biases.map(|entry| store.weight(entry).unwrap()).all(|bias| bias.count_nonzero(0).int64_value(&[]) == 0)
+        );
+    }
 }

@@ -140,15 +140,17 @@ impl fmt::Display for Channels {
     }
 }
 
-/// The contiguous balanced split of `count` things over `ranks`: the first `count % ranks` get one more.
-pub fn balanced(count: usize, ranks: usize) -> Vec<Range<usize>> {
-    (0..ranks)
-        .map(|rank| {
-            let (base, extra) = (count / ranks, count % ranks);
-            let start = rank * base + rank.min(extra);
-            start..start + base + usize::from(rank < extra)
-        })
-        .collect()
+/// What rank `rank` of `ranks` has of `count` things: contiguous shares in rank order whose sizes differ by one at most,
+/// the larger ones first. Channels are shared out like this over the model axis, and examples over the data axis.
+pub fn share(count: usize, ranks: usize, rank: usize) -> Range<usize> {
+    let (size, larger) = (count / ranks, count % ranks);
+    let begin = |rank: usize| rank * size + rank.min(larger);
+    begin(rank)..begin(rank + 1)
+}
+
+/// The shares of all ranks, as sets of channels.
+pub fn shares(count: usize, ranks: usize) -> Vec<Channels> {
+    (0..ranks).map(|rank| share(count, ranks, rank).into()).collect()
 }
 
 #[cfg(test)]
@@ -188,12 +190,18 @@ mod tests {
         }
 
         #[test]
-        fn a_balanced_split_covers_everything_once(count in 0usize..100, ranks in 1usize..9) {
-            let parts = balanced(count, ranks);
-            prop_assert_eq!(parts.iter().cloned().flatten().collect::<Vec<_>>(), (0..count).collect::<Vec<_>>());
-            let sizes: Vec<usize> = parts.iter().map(ExactSizeIterator::len).collect();
-            prop_assert!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 1);
+        fn shares_are_contiguous_balanced_and_complete(count in 0usize..1000, ranks in 1usize..20) {
+            let shares: Vec<_> = (0..ranks).map(|rank| share(count, ranks, rank)).collect();
+            prop_assert_eq!((shares[0].start, shares[ranks - 1].end), (0, count));
+            prop_assert!(shares.windows(2).all(|pair| pair[0].end == pair[1].start));
+            prop_assert!(shares.iter().all(|share| share.len() == count / ranks || share.len() == count.div_ceil(ranks)));
         }
+    }
+
+    #[test]
+    fn the_first_ranks_take_what_is_left_over() {
+        assert_eq!([share(8, 3, 0), share(8, 3, 1), share(8, 3, 2)], [0..3, 3..6, 6..8]);
+        assert_eq!([share(1, 3, 0), share(1, 3, 1), share(1, 3, 2)], [0..1, 1..1, 1..1]);
     }
 
     #[test]

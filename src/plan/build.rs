@@ -2,7 +2,7 @@
 
 use super::{Adjoint, Exchange, LayerPlan, Mesh, Mode, Placement, Plan, Read, Weights};
 use crate::error::{Error, Result};
-use crate::model::ranges::balanced;
+use crate::model::ranges::shares;
 use crate::model::reads::{carries, reads};
 use crate::model::{Channels, Kind, LayerId, Model};
 
@@ -69,7 +69,7 @@ impl Plan {
                  use at most {channels} devices along the model axis"
             )));
         }
-        Ok(balanced(channels, ranks).into_iter().map(Channels::from).collect())
+        Ok(shares(channels, ranks))
     }
 
     /// The placement of a layer that mixes no channels: each rank keeps what follows from the channels it holds.
@@ -93,7 +93,7 @@ impl Plan {
         for (which, &input) in inputs.iter().enumerate() {
             let shares: Vec<Channels> = match &self.placements[input] {
                 Placement::Shard(owned) => owned.clone(),
-                _ => balanced(shapes[which].channels, ranks).into_iter().map(Channels::from).collect(),
+                _ => shares(shapes[which].channels, ranks),
             };
             for (output, share) in outputs.iter_mut().zip(&shares) {
                 *output = output.union(&carries(kind, &shapes, which, share).unwrap_or_default());

@@ -1,7 +1,7 @@
 //! What a device has to hold while it trains, counted from the plan: the reason the original was split.
 
 use super::{Plan, Read};
-use crate::model::ranges::balanced;
+use crate::model::ranges::share;
 use crate::model::{ActivationId, Kind, LayerId};
 
 /// What decides the sizes besides the plan.
@@ -42,7 +42,7 @@ const INDEX_BYTES: usize = 8;
 /// What a rank holds. Ranks with a larger share of the batch or of the channels hold more; see [`fullest`].
 pub fn of_rank(plan: &Plan, rank: usize, sizes: Sizes) -> Memory {
     let (model_rank, data_rank) = (plan.mesh.model_rank(rank), plan.mesh.data_rank(rank));
-    let examples = balanced(sizes.batch_size, plan.mesh.data)[data_rank].len();
+    let examples = share(sizes.batch_size, plan.mesh.data, data_rank).len();
     let shares = (0..plan.model.layers.len()).flat_map(|layer| plan.parameter_shares(layer, model_rank));
     let parameters: usize = shares.map(|share| share.len()).sum();
     let weights = (parameters * sizes.value_bytes) as u64;

@@ -175,6 +175,9 @@ impl SourceKind {
     }
 }
 
+/// The most classes that computed images may have: each has a pattern that is kept in memory.
+const MOST_CLASSES: usize = 10_000;
+
 fn one_of<T: Copy, const N: usize>(what: &str, text: &str, all: [T; N], name: fn(T) -> &'static str) -> Result<T> {
     all.into_iter().find(|&value| name(value) == text).ok_or_else(|| {
         let hint = suggestion(text, all.into_iter().map(name));
@@ -283,13 +286,20 @@ fn read_data(keys: &mut Keys) -> Result<DataSettings> {
             keys.context()
         )));
     }
+    let classes = at_least_one(keys, "classes")?;
+    if classes > MOST_CLASSES {
+        return Err(Error::usage(format!(
+            "{}: `classes` may be {MOST_CLASSES} at most, not {classes}",
+            keys.context()
+        )));
+    }
     Ok(DataSettings {
         source,
         dir: keys.required("dir")?,
         train_examples: keys.required("train_examples")?,
         test_examples: keys.required("test_examples")?,
         image: [channels, height, width],
-        classes: at_least_one(keys, "classes")?,
+        classes,
         flip: keys.required("flip")?,
         crop: keys.required("crop")?,
     })

@@ -127,8 +127,10 @@ impl Progress {
         let per_example = per_step.as_secs_f64() / step.outcome.examples.max(1) as f64;
         let evaluating = evaluations as f64 * started.test_examples as f64 * per_example * EVALUATION_COST;
         let left = per_step.mul_f64(steps as f64) + Duration::from_secs_f64(evaluating);
+        let last = Duration::from_secs_f64(started.test_examples as f64 * per_example * EVALUATION_COST);
         match started.max_time {
-            Some(limit) => left.min(limit.saturating_sub(self.begin.elapsed())),
+            // When the time is up, the step at hand and one evaluation follow.
+            Some(limit) => left.min(limit.saturating_sub(self.begin.elapsed()) + per_step + last),
             None => left,
         }
     }

@@ -110,3 +110,28 @@ fn the_phases_of_a_step_add_up_to_it_and_counted_bytes_are_the_plans() {
     .unwrap();
     assert_eq!(steps, 3);
 }
+
+#[test]
+fn the_learning_rate_follows_the_schedule() {
+    let settings = [
+        "data.train_examples=32",
+        "data.test_examples=8",
+        "train.batch_size=8",
+        "train.epochs=3",
+        "optimizer.learning_rate=0.4",
+        "schedule.kind=cosine",
+        "schedule.warmup=1",
+        "parallel.devices=2",
+    ];
+    let (_, events) = trained(&settings, Control::default());
+    let rates = events.iter().filter_map(|event| match event {
+        Event::Step(step) => Some(step.learning_rate),
+        _ => None,
+    });
+    // Four steps of rise, then half a cosine over the eight that are left.
+    let fall = (0..8).map(|step| 0.2 * (1.0 + (std::f64::consts::PI * f64::from(step) / 8.0).cos()));
+    let expected: Vec<f64> = [0.1, 0.2, 0.3, 0.4].into_iter().chain(fall).collect();
+    let rates: Vec<f64> = rates.collect();
+    assert_eq!(rates.len(), expected.len());
+    assert!(rates.iter().zip(&expected).all(|(found, wanted)| (found - wanted).abs() < 1e-12), "{rates:?}");
+}
