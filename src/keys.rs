@@ -62,6 +62,9 @@ impl<'t> Keys<'t> {
 /// "; did you mean `x`?" with the nearest of `known`, or the whole list where nothing is near.
 pub fn suggestion<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.collect();
+    if known.is_empty() {
+        return String::new();
+    }
     let nearest =
         known.iter().map(|name| (strsim::jaro_winkler(unknown, name), name)).max_by(|a, b| a.0.total_cmp(&b.0));
     match nearest {

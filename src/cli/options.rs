@@ -1,7 +1,7 @@
 //! The options that say what to run and on what: the same for every subcommand that has them.
 
 use crate::error::{Error, Result};
-use crate::recipe::{Layered, Recipe};
+use crate::recipe::Layered;
 use clap::{Args, ValueEnum};
 
 /// What to run.
@@ -31,8 +31,8 @@ pub struct What {
 #[derive(Debug, Args)]
 pub struct Where {
     /// How many devices to use
-    #[arg(long, value_name = "N", visible_alias = "num-devices")]
-    gpus: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    gpus: Option<u32>,
     /// How the devices share the work: single, data-parallel or model-parallel [default: single for one device, else
     /// data-parallel]
     #[arg(long, value_name = "MODE")]
@@ -40,7 +40,7 @@ pub struct Where {
     /// The devices as a grid of data by model, like 2x2
     #[arg(long, value_name = "DATAxMODEL")]
     mesh: Option<String>,
-    /// The kind of device: auto takes CUDA if the machine has a GPU, else the CPU
+    /// The kind of device; this version has CPU devices only
     #[arg(long, value_enum, default_value_t = DeviceKind::Auto)]
     device: DeviceKind,
 }
@@ -68,10 +68,16 @@ impl What {
         set(&mut layered, "--gpus", "parallel.devices", place.gpus)?;
         set(&mut layered, "--mode", "parallel.mode", place.mode.as_ref())?;
         set(&mut layered, "--mesh", "parallel.mesh", place.mesh.as_ref())?;
-        for assignment in &self.assignments {
-            layered.set(assignment, "--set")?;
-        }
+        self.assign(&mut layered)?;
         Ok(layered)
+    }
+
+    /// Lays `--set` over the settings: after every other flag, for it names its key in full.
+    ///
+    /// # Errors
+    /// Names the key, and what is wrong with it.
+    pub fn assign(&self, layered: &mut Layered) -> Result<()> {
+        self.assignments.iter().try_for_each(|assignment| layered.set(assignment, "--set"))
     }
 }
 
@@ -94,20 +100,19 @@ pub fn set(layered: &mut Layered, flag: &str, key: &str, value: Option<impl ToSt
 }
 
 impl Where {
-    /// Says on stderr, once, that CPU devices are used; that is what this version has.
+    /// Whether nothing was said about devices, mode or mesh.
+    pub fn is_open(&self) -> bool {
+        self.gpus.is_none() && self.mode.is_none() && self.mesh.is_none()
+    }
+
+    /// Whether this version has the devices that were asked for.
     ///
     /// # Errors
     /// CUDA devices were asked for.
-    pub fn check(&self, recipe: &Recipe, quiet: bool) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         match self.device {
             DeviceKind::Cuda => {
                 Err(Error::usage("--device cuda: this version of mpt runs on CPU devices only; use --device cpu"))
-            }
-            DeviceKind::Auto if !quiet => {
-                let (mesh, _) = recipe.layout()?;
-                let each = crate::engine::job::threads(recipe, mesh.ranks());
-                eprintln!("devices: {} on the CPU, {each} thread(s) each", mesh.ranks());
-                Ok(())
             }
             DeviceKind::Auto | DeviceKind::Cpu => Ok(()),
         }

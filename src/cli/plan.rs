@@ -7,8 +7,8 @@ use crate::plan::memory::{Sizes, fullest};
 use crate::plan::{Mode, Plan, plan};
 use crate::recipe::Recipe;
 use crate::recipe::duration::{parse_bytes, show_bytes};
-use crate::report::plan_table;
 use crate::report::table::{table, text};
+use crate::report::{console, plan_table};
 use clap::Args;
 
 /// Arguments of `mpt plan`.
@@ -32,6 +32,7 @@ impl PlanCommand {
     /// # Errors
     /// The model cannot be laid out over the devices.
     pub fn run(self) -> Result<u8> {
+        self.place.check()?;
         let recipe = self.what.recipe(&self.place)?.recipe()?;
         let plan = plan_of(&recipe)?;
         let sizes = Sizes {
@@ -47,12 +48,13 @@ impl PlanCommand {
                 value["device_memory_bytes"] = limit.into();
                 value["modes"] = modes.iter().map(Fit::to_json).collect();
             }
-            println!("{value:#}");
+            console::results(&format!("{value:#}\n"))?;
         } else {
-            print!("{}", plan_table::render(&plan, sizes));
+            let mut tables = plan_table::render(&plan, sizes);
             if let Some((limit, modes)) = fits {
-                print!("\n{}", fit_table(limit, &modes));
+                tables += &format!("\n{}", fit_table(limit, &modes));
             }
+            console::results(&tables)?;
         }
         Ok(0)
     }

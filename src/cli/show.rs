@@ -4,8 +4,8 @@ use crate::error::Result;
 use crate::model::parse::Edits;
 use crate::model::shipped;
 use crate::recipe::{Layered, SHIPPED};
-use crate::report::model_table;
 use crate::report::table::{table, text};
+use crate::report::{console, model_table};
 use clap::{Args, Subcommand};
 
 /// Arguments of `mpt show`.
@@ -35,13 +35,13 @@ impl Show {
     pub fn run(self) -> Result<u8> {
         match self.thing {
             Thing::Model { models } if models.is_empty() => {
-                shipped::names().for_each(|name| println!("{name}"));
+                console::results(&shipped::names().map(|name| format!("{name}\n")).collect::<String>())?;
             }
             Thing::Model { models } => {
                 let models = models.iter().map(|name| shipped::load(name, &Edits::default()));
-                print!("{}", model_table::render(&models.collect::<Result<Vec<_>>>()?));
+                console::results(&model_table::render(&models.collect::<Result<Vec<_>>>()?))?;
             }
-            Thing::Recipes => print!("{}", recipes()?),
+            Thing::Recipes => console::results(&recipes()?)?,
         }
         Ok(0)
     }

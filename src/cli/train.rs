@@ -2,12 +2,14 @@
 
 use super::options::{What, Where, set};
 use crate::engine::session::{Job, run};
+use crate::engine::worker::Assignment;
 use crate::error::Result;
 use crate::events::{Event, StopReason};
 use crate::launch::control::Control;
+use crate::launch::waiting;
 use crate::plan::{Mesh, Plan};
-use crate::recipe::Recipe;
-use crate::report::{plan_table, progress::Progress, results, run_log::RunLog};
+use crate::recipe::{Layered, Recipe};
+use crate::report::{console, plan_table, progress::Progress, results, run_log::RunLog};
 use clap::Args;
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -52,6 +54,7 @@ impl Train {
     /// # Errors
     /// The request cannot be carried out, or a rank failed.
     pub fn run(self) -> Result<u8> {
+        waiting::passively();
         let begin = Instant::now();
         let mut layered = self.what.recipe(&self.place)?;
         set(&mut layered, "--epochs", "train.epochs", self.epochs)?;
@@ -59,15 +62,17 @@ impl Train {
         set(&mut layered, "--max-time", "train.max_time", self.max_time.as_ref())?;
         set(&mut layered, "--learning-rate", "optimizer.learning_rate", self.learning_rate)?;
         set(&mut layered, "--data-dir", "data.dir", self.data_dir.as_ref())?;
+        self.what.assign(&mut layered)?;
         let recipe = layered.recipe()?;
-        let control = Control::until(recipe.train.max_time.map(|limit| begin + limit));
+        self.place.check()?;
+        let control = Control::until(recipe.train.max_time.and_then(|limit| begin.checked_add(limit)));
         let job = Job::new(&recipe, control.clone())?;
-        self.place.check(&recipe, self.quiet)?;
+        self.resolve(&mut layered, &recipe, &job)?;
         let mut log = self.run_log(&recipe, &layered.to_toml(), &job)?;
         if !self.quiet {
-            eprintln!("{}", layered.to_toml());
+            console::say(&layered.to_toml());
             announce(&job.assignment.plan);
-            eprintln!();
+            console::say("");
         }
         control.catch_signals()?;
         let what = description(&recipe, &job.assignment.plan);
@@ -80,7 +85,7 @@ impl Train {
                 log.event(event);
             }
         })?;
-        print!("{}", results::lines(&summary, &what));
+        console::results(&results::lines(&summary, &what))?;
         Ok(match summary.stopped {
             Some(StopReason::Signal(signal)) => u8::try_from(SIGNAL_EXIT + signal).unwrap_or(1),
             _ => 0,
@@ -89,6 +94,21 @@ impl Train {
 }
 
 impl Train {
+    /// Puts what was chosen automatically into the effective recipe, and says on what the run will be.
+    fn resolve(&self, layered: &mut Layered, recipe: &Recipe, job: &Job) -> Result<()> {
+        let Assignment { plan, threads, .. } = &job.assignment;
+        let devices = plan.mesh.ranks();
+        set(layered, "resolved", "train.precision", Some(recipe.train.precision.resolved().name()))?;
+        set(layered, "resolved", "parallel.devices", Some(devices))?;
+        set(layered, "resolved", "parallel.mode", Some(plan.mode))?;
+        set(layered, "resolved", "parallel.mesh", Some(plan.mesh))?;
+        set(layered, "resolved", "parallel.threads", Some(threads))?;
+        if !self.quiet {
+            console::say(&format!("devices: {devices} on the CPU, {threads} thread(s) each"));
+        }
+        Ok(())
+    }
+
     /// The record of the run; `None`, with a word on stderr, where nobody named a folder and none can be written.
     fn run_log(&self, recipe: &Recipe, effective: &str, job: &Job) -> Result<Option<RunLog>> {
         let log = match &self.run_dir {
@@ -97,12 +117,14 @@ impl Train {
                 let name = format!("{}-{}", recipe.name, job.assignment.plan.model.name);
                 let begun = RunLog::numbered(&name, effective, &job.devices);
                 begun
-                    .map_err(|error| eprintln!("this run is not recorded: runs/{name} cannot be written: {error}"))
+                    .map_err(|error| {
+                        console::say(&format!("this run is not recorded: runs/{name} cannot be written: {error}"))
+                    })
                     .ok()
             }
         };
         if let Some(log) = log.as_ref().filter(|_| !self.quiet) {
-            eprintln!("run directory: {}", log.folder().display());
+            console::say(&format!("run directory: {}", log.folder().display()));
         }
         Ok(log)
     }
@@ -110,12 +132,14 @@ impl Train {
 
 fn announce(plan: &Plan) {
     let Mesh { data, model } = plan.mesh;
-    eprintln!("plan: {}, {}, {data} data x {model} model", plan.model.name, plan.mode);
+    console::say(&format!("plan: {}, {}, {data} data x {model} model", plan.model.name, plan.mode));
     for line in plan_table::exchange_lines(plan) {
-        eprintln!("  {line}");
+        console::say(&format!("  {line}"));
     }
     if data > 1 {
-        eprintln!("  after backward: gradients summed over {data} ranks, each updating its shard of the weights");
+        console::say(&format!(
+            "  after backward: gradients summed over {data} ranks, each updating its shard of the weights"
+        ));
     }
 }
 

@@ -6,9 +6,9 @@ use crate::engine::job::{plan_of, settings};
 use crate::engine::rank::Settings;
 use crate::error::{Error, Result};
 use crate::keys::suggestion;
-use crate::plan::{Adjoint, Mode, Plan, plan};
+use crate::plan::{Adjoint, Mode, Plan, Read, plan};
 use crate::recipe::{Precision, Recipe};
-use crate::report::verify_table;
+use crate::report::{console, verify_table};
 use crate::verify::{Comparison, Trial, observe};
 use clap::Args;
 use std::sync::Arc;
@@ -45,7 +45,13 @@ impl Verify {
     /// # Errors
     /// The runs differ; names the first layer.
     pub fn run(self) -> Result<u8> {
+        self.place.check()?;
         let mut layered = self.what.recipe(&self.place)?;
+        if self.place.is_open() && layered.recipe()?.layout()?.0.ranks() == 1 {
+            // One device has nothing to compare: the split that AlexNet was made for.
+            set(&mut layered, "verify", "parallel.devices", Some(2))?;
+            set(&mut layered, "verify", "parallel.mode", Some("model-parallel"))?;
+        }
         let asked = layered.recipe()?;
         if asked.train.precision == Precision::Auto {
             set(&mut layered, "verify", "train.precision", Some("fp64"))?;
@@ -54,25 +60,27 @@ impl Verify {
             set(&mut layered, "verify", "train.batch_size", Some(8))?;
         }
         let recipe = layered.recipe()?;
-        self.place.check(&recipe, true)?;
         let whole = plan(&plan_of(&recipe)?.model, Mode::Single.mesh(1)?, Mode::Single)?;
         let split = self.broken(plan_of(&recipe)?)?;
         let trial = trial(&recipe, &whole, self.steps)?;
         let (mesh, mode) = (split.mesh, split.mode);
         let precision = recipe.train.precision.name();
-        println!(
-            "{}: {mode} {mesh} against single, {precision}, {} steps, batch {}\n",
+        let heading = format!(
+            "{}: {mode} {mesh} against single, {precision}, {} steps, batch {}\n\n",
             whole.model.name, self.steps, trial.batch_size
         );
         let (whole, split) = (Arc::new(whole), Arc::new(split));
         let expected = observe(&whole, &trial)?;
         let found = observe(&split, &trial)?;
         let comparison = Comparison::new(&whole.model, &found, &expected)?;
-        print!("{}", verify_table::render(&whole.model, &comparison));
+        console::results(&format!("{heading}{}", verify_table::render(&whole.model, &comparison)))?;
         let bound = if recipe.train.precision == Precision::Fp64 { BOUND_FP64 } else { BOUND_FP32 };
         match comparison.first_difference(&whole.model, bound) {
             None => {
-                println!("\nequal: nothing is further apart than {:.1e} (bound {bound:.0e})", comparison.largest());
+                console::results(&format!(
+                    "\nequal: nothing is further apart than {:.1e} (bound {bound:.0e})\n",
+                    comparison.largest()
+                ))?;
                 Ok(0)
             }
             Some(found) => Err(Error::failed(format!(
@@ -84,15 +92,19 @@ impl Verify {
 
     fn broken(&self, mut plan: Plan) -> Result<Plan> {
         let Some(layer) = &self.break_adjoint else { return Ok(plan) };
-        let name = |reader: usize| plan.model.layers[reader].name.clone();
-        let summed = |exchange: &&mut crate::plan::Exchange| exchange.adjoint == Adjoint::Sum;
-        let known: Vec<String> =
-            plan.exchanges.iter().filter(|e| e.adjoint == Adjoint::Sum).map(|e| name(e.reader)).collect();
+        let summed = |plan: &Plan, found: usize| -> Option<usize> {
+            plan.layers[found].sources.iter().find_map(|source| match source {
+                Read::Exchanged(id) if plan.exchanges[*id].adjoint == Adjoint::Sum => Some(*id),
+                _ => None,
+            })
+        };
         let reader = plan.model.layers.iter().position(|found| found.name == *layer);
-        match plan.exchanges.iter_mut().filter(summed).find(|exchange| Some(exchange.reader) == reader) {
-            Some(exchange) => exchange.adjoint = Adjoint::Slice,
+        match reader.and_then(|reader| summed(&plan, reader)) {
+            Some(id) => plan.exchanges[id].adjoint = Adjoint::Slice,
             None => {
-                let hint = suggestion(layer, known.iter().map(String::as_str));
+                let known = (0..plan.layers.len()).filter(|&found| summed(&plan, found).is_some());
+                let known: Vec<&str> = known.map(|found| plan.model.layers[found].name.as_str()).collect();
+                let hint = suggestion(layer, known.into_iter());
                 return Err(Error::usage(format!(
                     "--break-adjoint: no gradients are summed before layer `{layer}`{hint}"
                 )));
@@ -115,6 +127,6 @@ fn trial(recipe: &Recipe, plan: &Plan, steps: u64) -> Result<Trial> {
         batch_size,
         settings: Settings { momentum: MOMENTUM, weight_decay: WEIGHT_DECAY, ..settings(recipe) },
         learning_rate: LEARNING_RATE,
-        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        threads: 1,
     })
 }

@@ -8,9 +8,13 @@
 use super::call::{Operation, Signature};
 use super::{Call, Collective, Traffic};
 use crate::error::{Error, Result};
-use crossbeam::channel::{Receiver, Sender, TryRecvError, unbounded};
+use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded};
 use std::time::{Duration, Instant};
 use tch::Tensor;
+
+/// Messages that may wait between two ranks. A rank cannot begin its second next call before the other has begun the
+/// next one, so sending never blocks.
+const OUTSTANDING: usize = 2;
 
 struct Message {
     signature: Signature,
@@ -49,8 +53,8 @@ pub fn group(members: &[usize]) -> Vec<Local> {
         .collect();
     for low in 0..size {
         for high in low + 1..size {
-            let (to_high, from_low) = unbounded();
-            let (to_low, from_high) = unbounded();
+            let (to_high, from_low) = bounded(OUTSTANDING);
+            let (to_low, from_high) = bounded(OUTSTANDING);
             ends[low].peers[high] = Some(Peer { sender: to_high, receiver: from_high });
             ends[high].peers[low] = Some(Peer { sender: to_low, receiver: from_low });
         }

@@ -5,7 +5,7 @@
 use crate::error::{Error, Result};
 use flate2::read::MultiGzDecoder;
 use std::cmp::Ordering;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::path::Path;
 
@@ -55,11 +55,11 @@ impl IdxFile {
     /// something else than `content`, or is empty. No more memory is taken than the file has content.
     pub fn read(path: &Path, content: Content) -> Result<Self> {
         let unreadable = |error| unreadable(path, &error);
-        let file = File::open(path).map_err(unreadable)?;
-        if !file.metadata().map_err(unreadable)?.is_file() {
+        // Asked before opening: to open a pipe would wait for its writer.
+        if !fs::metadata(path).map_err(unreadable)?.is_file() {
             return Err(damaged(path, "is not a file"));
         }
-        let mut file = BufReader::new(file);
+        let mut file = BufReader::new(File::open(path).map_err(unreadable)?);
         let gzip = file.fill_buf().map_err(unreadable)?.starts_with(&[0x1f, 0x8b]);
         let reader: Box<dyn Read> = if gzip { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
         Self::parse(reader, content).map_err(|problem| problem.into_error(path, gzip))

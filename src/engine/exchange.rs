@@ -107,5 +107,9 @@ fn assemble(pieces: &[(Channels, Tensor)], needed: &Channels) -> Result<Tensor> 
     }
     ranges.sort_by_key(|(start, _)| *start);
     let parts: Vec<&Tensor> = ranges.iter().map(|(_, part)| part).collect();
-    Ok(Tensor::f_cat(&parts, 1)?)
+    match (&parts[..], pieces) {
+        // A rank may need nothing of an activation: an empty part of what it holds has the right other sizes.
+        ([], [(_, own), ..]) => select(own, &Channels::none()),
+        _ => Ok(Tensor::f_cat(&parts, 1)?),
+    }
 }

@@ -14,6 +14,8 @@ use std::env;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// The most CPU devices of a run: each is a thread with its own copy of what it holds.
+const MOST_CPU_DEVICES: usize = 64;
 /// Examples of computed training and test sets, where the recipe does not say.
 const COMPUTED: [usize; 2] = [60_000, 10_000];
 
@@ -24,10 +26,30 @@ impl Job {
     /// The recipe's parts do not fit together, or its data cannot be read.
     pub fn new(recipe: &Recipe, control: Control) -> Result<Self> {
         let plan = Arc::new(plan_of(recipe)?);
+        if plan.mesh.ranks() > MOST_CPU_DEVICES {
+            let ranks = plan.mesh.ranks();
+            return Err(Error::usage(format!(
+                "{ranks} CPU devices are more than the {MOST_CPU_DEVICES} that one machine may have"
+            )));
+        }
         let train = source(&recipe.data, recipe.seed, Subset::Train)?;
         let test = source(&recipe.data, recipe.seed, Subset::Test)?;
         for source in [&train, &test] {
             check_fit(&plan, source.as_ref(), &recipe.data)?;
+        }
+        if train.shape() != test.shape() {
+            let (name, of_train, of_test) = (recipe.data.source.name(), train.shape(), test.shape());
+            return Err(Error::usage(format!(
+                "the images of {name} differ in size: those for training are {of_train:?}, those for testing {of_test:?} \
+                 [channels, height, width]"
+            )));
+        }
+        let side = train.shape()[1].min(train.shape()[2]);
+        if recipe.data.crop >= side {
+            let crop = recipe.data.crop;
+            return Err(Error::usage(format!(
+                "data.crop is {crop} pixels, but the images' shorter side has only {side}"
+            )));
         }
         let steps_per_epoch = train.len().div_ceil(recipe.train.batch_size) as u64;
         let all = steps_per_epoch.saturating_mul(recipe.train.epochs);

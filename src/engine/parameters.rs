@@ -16,6 +16,9 @@ use tch::{Kind, Tensor};
 /// vector register.
 const ALIGNMENT: usize = 16;
 
+/// Values that are drawn before they are moved to the buffer: 8 MiB of them.
+const DRAWN_AT_ONCE: usize = 1 << 20;
+
 /// One parameter, or a rank's share of one, and where it lies in the buffers.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -55,10 +58,47 @@ impl Store {
         let store =
             Self { entries, weights: Tensor::f_zeros([size], options)?, gradients: Tensor::f_zeros([size], options)? };
         for entry in &store.entries {
-            let drawn = draw(plan, &entry.share, seed);
-            store.weight(entry)?.f_copy_(&Tensor::from_slice(&drawn).f_reshape(entry.shape())?)?;
+            store.draw(plan, entry, seed)?;
         }
         Ok(store)
+    }
+
+    /// Draws a parameter's values, each by its index in the whole parameter, some at a time: drawn all at once in
+    /// double precision they would take more memory than anything that training needs.
+    fn draw(&self, plan: &Plan, entry: &Entry, seed: u64) -> Result<()> {
+        let share = &entry.share;
+        let parameters = cost::parameters(&plan.model, share.layer);
+        let Some(parameter) = parameters.iter().find(|parameter| parameter.role == share.role) else { return Ok(()) };
+        let purpose = match share.role {
+            Role::Weight => Purpose::Weights,
+            Role::Bias => Purpose::Biases,
+        };
+        let stream = Stream::new(seed, purpose, share.layer as u32, 0);
+        let mut drawn = Vec::with_capacity(DRAWN_AT_ONCE);
+        let mut to = entry.values.start;
+        for indices in whole_indices(share) {
+            let mut from = indices.start;
+            while from < indices.end {
+                let count = (indices.end - from).min(DRAWN_AT_ONCE - drawn.len());
+                let begin = drawn.len();
+                drawn.resize(begin + count, 0.0);
+                fill(&stream, parameter.distribution, from as u64, &mut drawn[begin..]);
+                from += count;
+                if drawn.len() == DRAWN_AT_ONCE {
+                    to = self.keep(to, &mut drawn)?;
+                }
+            }
+        }
+        self.keep(to, &mut drawn).map(|_| ())
+    }
+
+    /// Moves drawn values to their place in the buffer; gives the place after them.
+    fn keep(&self, to: usize, drawn: &mut Vec<f64>) -> Result<usize> {
+        let mut target = self.weights.f_narrow(0, to as i64, drawn.len() as i64)?;
+        target.f_copy_(&Tensor::from_slice(drawn))?;
+        let end = to + drawn.len();
+        drawn.clear();
+        Ok(end)
     }
 
     /// The number of values in a buffer, padding included.
@@ -105,6 +145,21 @@ impl Store {
     }
 }
 
+/// Values of a distribution, by their indices from `first` on.
+fn fill(stream: &Stream, distribution: Distribution, first: u64, values: &mut [f64]) {
+    match distribution {
+        Distribution::Uniform { bound } => {
+            stream.fill_uniform(first, values);
+            values.iter_mut().for_each(|value| *value = bound * (2.0 * *value - 1.0));
+        }
+        Distribution::Normal { std } => {
+            stream.fill_normal(first, values);
+            values.iter_mut().for_each(|value| *value *= std);
+        }
+        Distribution::Constant { value } => values.fill(value),
+    }
+}
+
 impl Entry {
     fn shape(&self) -> Vec<i64> {
         self.share.shape().into_iter().map(|size| size as i64).collect()
@@ -114,37 +169,6 @@ impl Entry {
 fn view(buffer: &Tensor, entry: &Entry) -> Result<Tensor> {
     let flat = buffer.f_narrow(0, entry.values.start as i64, entry.values.len() as i64)?;
     Ok(flat.f_view(&entry.shape()[..])?)
-}
-
-/// The values of a share, in row-major order, each drawn by its index in the whole parameter.
-fn draw(plan: &Plan, share: &ParameterShare, seed: u64) -> Vec<f64> {
-    let parameters = cost::parameters(&plan.model, share.layer);
-    let purpose = match share.role {
-        Role::Weight => Purpose::Weights,
-        Role::Bias => Purpose::Biases,
-    };
-    let stream = Stream::new(seed, purpose, share.layer as u32, 0);
-    let distribution = parameters.iter().find(|parameter| parameter.role == share.role).map(|found| found.distribution);
-    let mut values = vec![0.0; share.len()];
-    let mut rest = &mut values[..];
-    for indices in whole_indices(share) {
-        let (run, after) = rest.split_at_mut(indices.len());
-        let first = indices.start as u64;
-        match distribution {
-            Some(Distribution::Uniform { bound }) => {
-                stream.fill_uniform(first, run);
-                run.iter_mut().for_each(|value| *value = bound * (2.0 * *value - 1.0));
-            }
-            Some(Distribution::Normal { std }) => {
-                stream.fill_normal(first, run);
-                run.iter_mut().for_each(|value| *value *= std);
-            }
-            Some(Distribution::Constant { value }) => run.fill(value),
-            None => {}
-        }
-        rest = after;
-    }
-    values
 }
 
 /// The runs of indices of the whole parameter, in row-major order, that make up a share.

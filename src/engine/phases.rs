@@ -55,13 +55,6 @@ impl Phases {
     pub fn total(&self) -> Duration {
         self.0.iter().sum()
     }
-
-    /// Adds the times of another step.
-    pub fn add(&mut self, other: &Self) {
-        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
-            *mine += theirs;
-        }
-    }
 }
 
 /// A clock that is always in one phase.

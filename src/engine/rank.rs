@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::layers::{Context, Layer, Loss, Outcome};
 use crate::model::{ActivationId, LayerId};
 use crate::optim::Sgd;
-use crate::plan::{Operation, Placement, Plan, Read};
+use crate::plan::{ExchangeId, Operation, Placement, Plan, Read};
 use std::sync::Arc;
 use tch::{Kind, Tensor};
 
@@ -39,8 +39,8 @@ pub struct Rank {
     groups: Groups,
     watch: Stopwatch,
     needs_gradient: Vec<bool>,
-    /// For each layer, the activations that nothing reads after it.
-    released: Vec<Vec<ActivationId>>,
+    /// For each layer, what nothing reads after it.
+    released: Vec<Released>,
     recording: Option<Recording>,
 }
 
@@ -144,8 +144,11 @@ impl Rank {
                 self.record(Quantity::Activation(layer + 1), &output);
             }
             activations.push(Some(output));
-            for &activation in &self.released[layer] {
+            for &activation in &self.released[layer].activations {
                 activations[activation] = None;
+            }
+            for &exchange in &self.released[layer].exchanges {
+                brought[exchange] = None;
             }
         }
         let logits = self.inputs(last, &activations, &mut brought)?;
@@ -240,7 +243,7 @@ impl Rank {
             _ => exchange::forward(exchange, comm, &call, tensor),
         };
         self.leave_collective(before);
-        let result = result?;
+        let result = result.map_err(|error| self.in_layer(exchange.reader, error))?;
         if exchange.operation == Operation::AllReduce && stage == Stage::Forward {
             self.record(Quantity::Activation(exchange.source), &result);
         }
@@ -296,9 +299,21 @@ impl Rank {
     }
 }
 
-/// The activations whose last reader is `layer`.
-fn released_after(plan: &Plan, layer: LayerId) -> Vec<ActivationId> {
-    (0..=layer).filter(|&activation| plan.model.readers(activation).last() == Some(layer)).collect()
+/// What the forward pass need not hold any longer after a layer.
+struct Released {
+    activations: Vec<ActivationId>,
+    exchanges: Vec<ExchangeId>,
+}
+
+/// What has `layer` as its last reader.
+fn released_after(plan: &Plan, layer: LayerId) -> Released {
+    let last_to_use = |exchange: ExchangeId| {
+        (0..plan.layers.len()).rfind(|&reader| plan.layers[reader].sources.contains(&Read::Exchanged(exchange)))
+    };
+    Released {
+        activations: (0..=layer).filter(|&activation| plan.model.readers(activation).last() == Some(layer)).collect(),
+        exchanges: (0..plan.exchanges.len()).filter(|&exchange| last_to_use(exchange) == Some(layer)).collect(),
+    }
 }
 
 /// Gradients on their way back: those that have reached an activation, and those that wait for an exchange.

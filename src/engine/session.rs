@@ -94,7 +94,11 @@ impl Session<'_> {
         for epoch in 0..self.job.epochs {
             let done = self.epoch(epoch)?;
             last = Some(done);
-            stopped = done.cut_short;
+            stopped = match done.test {
+                // A signal ended the evaluation of a whole epoch.
+                None => self.job.assignment.control.wish(),
+                Some(_) => done.cut_short,
+            };
             if stopped.is_some() {
                 break;
             }
@@ -137,7 +141,7 @@ impl Session<'_> {
         let all_steps = self.job.assignment.total_steps;
         if cut_short.is_none()
             && self.steps >= all_steps
-            && self.steps < self.job.epochs * self.job.assignment.steps_per_epoch
+            && self.steps < self.job.epochs.saturating_mul(self.job.assignment.steps_per_epoch)
         {
             cut_short = Some(StopReason::Steps);
         }
@@ -148,9 +152,6 @@ impl Session<'_> {
             Some(StopReason::Signal(_)) => None,
             _ => self.evaluate()?,
         };
-        if test.is_none() {
-            cut_short = self.job.assignment.control.wish();
-        }
         let epoch =
             Epoch { epoch: epoch + 1, train, test, train_time, loader_wait, test_time: begin.elapsed(), cut_short };
         self.say(Event::Epoch(epoch));
@@ -194,9 +195,11 @@ impl Session<'_> {
     fn step(&mut self, epoch: u64, outcome: Outcome, epoch_outcome: Outcome, learning_rate: f64, ranks: Vec<RankStep>) {
         self.steps += 1;
         self.examples += outcome.examples;
-        let time = ranks.iter().map(|own| own.phases.total().saturating_sub(own.loader_wait)).max().unwrap_or_default();
-        self.train_time += time;
-        self.loader_wait += ranks.iter().map(|own| own.loader_wait).max().unwrap_or_default();
+        // The ranks go in step, so one rank's clock tells the time of all. The slowest rank's time of each step would
+        // count a delay twice: as its own, and as the others' waiting in the next step.
+        let (time, loader_wait) = ranks.first().map(|own| (own.phases.total(), own.loader_wait)).unwrap_or_default();
+        self.train_time += time.saturating_sub(loader_wait);
+        self.loader_wait += loader_wait;
         let step = self.steps;
         self.say(Event::Step(Step { step, epoch: epoch + 1, outcome, epoch_outcome, learning_rate, time, ranks }));
     }

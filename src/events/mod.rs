@@ -57,7 +57,7 @@ pub struct Step {
     pub epoch_outcome: Outcome,
     /// The learning rate of the step.
     pub learning_rate: f64,
-    /// How long the step took, without waiting for the loader.
+    /// How long the step took on the first rank: its phases add up to this.
     pub time: Duration,
     /// Each rank's part.
     pub ranks: Vec<RankStep>,
@@ -85,9 +85,9 @@ pub struct Epoch {
     pub train: Outcome,
     /// Sums over the test set, if it was evaluated.
     pub test: Option<Outcome>,
-    /// The time of its training steps.
+    /// The time of its training steps, without waiting for the loader.
     pub train_time: Duration,
-    /// The time in which the slowest rank waited for the loader.
+    /// The time in which the first rank waited for the loader.
     pub loader_wait: Duration,
     /// The time of its evaluation.
     pub test_time: Duration,
@@ -115,7 +115,7 @@ pub struct Summary {
     pub steps: u64,
     /// Examples trained on, each counted each time.
     pub examples: u64,
-    /// The time of all training steps.
+    /// The time of all training steps, without waiting for the loader.
     pub train_time: Duration,
     /// The time from the first step to the end, with loading and evaluation.
     pub whole_time: Duration,

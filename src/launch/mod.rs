@@ -2,6 +2,8 @@
 //!
 //! * [`threads`] ranks as threads of this process: CPU devices
 //! * [`control`] what ends a run early
+//! * [`waiting`] how OpenMP threads wait
 
 pub mod control;
 pub mod threads;
+pub mod waiting;

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::model::Channels;
 use tch::Tensor;
 
-/// The channels `positions` of a tensor: a view where they are one range, else a copy.
+/// The channels `positions` of a tensor: a view where they are one range or none, else a copy.
 ///
 /// # Errors
 /// What libtorch reports, as for positions outside the tensor.
@@ -14,6 +14,7 @@ pub fn select(tensor: &Tensor, positions: &Channels) -> Result<Tensor> {
         .map(|range| tensor.f_narrow(1, range.start as i64, range.len() as i64))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(match &parts[..] {
+        [] => tensor.f_narrow(1, 0, 0)?,
         [part] => part.shallow_clone(),
         _ => Tensor::f_cat(&parts, 1)?,
     })

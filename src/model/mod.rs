@@ -69,6 +69,9 @@ pub struct Draft {
     pub inputs: Vec<String>,
 }
 
+/// The most values that one parameter may have: what any machine could hold, and far from overflow.
+const LARGEST_PARAMETER: usize = 1 << 36;
+
 /// The name under which layers read the input image.
 pub const IMAGE_NAME: &str = "image";
 
@@ -89,6 +92,11 @@ impl Model {
 
     fn push(&mut self, draft: Draft) -> Result<()> {
         let context = format!("model {}: layer {}", self.name, draft.name);
+        let safe = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if draft.name.is_empty() || !draft.name.chars().all(safe) {
+            let rule = "may hold only letters, digits, `-`, `_` and `.`, for it names parameters";
+            return Err(Error::usage(format!("model {}: the layer name {:?} {rule}", self.name, draft.name)));
+        }
         if draft.name == IMAGE_NAME || self.layers.iter().any(|layer| layer.name == draft.name) {
             return Err(Error::usage(format!("{context}: this name is taken already; every layer needs its own")));
         }
@@ -101,7 +109,18 @@ impl Model {
         let output =
             shape::output(&draft.kind, &shapes).map_err(|problem| Error::usage(format!("{context}: {problem}")))?;
         self.layers.push(Layer { name: draft.name, kind: draft.kind, inputs, output });
-        Ok(())
+        let (layer, largest) = (self.layers.len() - 1, LARGEST_PARAMETER);
+        let sizes = cost::parameters(self, layer).into_iter().map(|parameter| {
+            parameter
+                .shape
+                .iter()
+                .try_fold(1usize, |size, &side| size.checked_mul(side))
+                .filter(|&size| size <= largest)
+        });
+        match sizes.collect::<Option<Vec<_>>>() {
+            Some(_) => Ok(()),
+            None => Err(Error::usage(format!("{context}: its weights would be more than {largest} numbers"))),
+        }
     }
 
     fn resolve(&self, name: &str, context: &str) -> Result<ActivationId> {

@@ -36,5 +36,5 @@ pub fn load(argument: &str, edits: &Edits) -> Result<Model> {
         return parse(&text, argument, edits);
     }
     let hint = suggestion(argument, names());
-    Err(Error::usage(format!("there is no model `{argument}`{hint} A model of your own is a file ending in .toml.")))
+    Err(Error::usage(format!("there is no model `{argument}` (one of your own is a file ending in .toml){hint}")))
 }

@@ -92,8 +92,12 @@ fn kept(plan: &Plan, model_rank: usize, value_bytes: usize) -> usize {
     let exchanged: usize = plan
         .exchanges
         .iter()
-        .filter(|exchange| keeps_input(&layers[exchange.reader].kind))
-        .map(|exchange| exchange.needed[model_rank].len() * plan.model.shape(exchange.source).area() * value_bytes)
+        .enumerate()
+        .filter(|(id, _)| {
+            let reads = |layer: &LayerId| plan.layers[*layer].sources.contains(&Read::Exchanged(*id));
+            (0..layers.len()).filter(reads).any(|layer| keeps_input(&layers[layer].kind))
+        })
+        .map(|(_, exchange)| exchange.needed[model_rank].len() * plan.model.shape(exchange.source).area() * value_bytes)
         .sum();
     let besides: usize = (0..layers.len())
         .map(|layer| match layers[layer].kind {

@@ -81,6 +81,9 @@ impl Layered {
             )));
         };
         let (key, value) = (key.trim(), value.trim());
+        if value.contains('\n') {
+            return Err(Error::usage(format!("{origin}: the value of `{key}` must be one line")));
+        }
         if !known_keys(&self.table).iter().any(|known| known == key) {
             let known = known_keys(&self.table);
             let hint = suggestion(key, known.iter().map(String::as_str));
@@ -140,10 +143,28 @@ fn read_recipe(argument: &str) -> Result<Table> {
     if Path::new(argument).extension().is_some_and(|extension| extension == "toml") {
         let text = std::fs::read_to_string(argument)
             .map_err(|error| Error::usage(format!("recipe file {argument} cannot be read: {error}")))?;
-        return parse_table(&text, argument);
+        return parse_table(&text, argument).map(|table| from_file(table, Path::new(argument)));
     }
     let hint = suggestion(argument, SHIPPED.iter().map(|(name, _)| *name));
-    Err(Error::usage(format!("there is no recipe `{argument}`{hint} A recipe of your own is a file ending in .toml.")))
+    Err(Error::usage(format!("there is no recipe `{argument}` (one of your own is a file ending in .toml){hint}")))
+}
+
+/// A recipe as its file means it: it is called as the file is, and names other files from its own folder on.
+fn from_file(mut table: Table, path: &Path) -> Table {
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    table.entry("name").or_insert(Value::String(stem));
+    table.entry("about").or_insert(Value::String(String::new()));
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let beside = |value: Option<&mut Value>| {
+        if let Some(Value::String(name)) = value
+            && name.ends_with(".toml")
+        {
+            *name = folder.join(&*name).to_string_lossy().into_owned();
+        }
+    };
+    beside(table.get_mut("base"));
+    beside(table.get_mut("model").and_then(Value::as_table_mut).and_then(|model| model.get_mut("name")));
+    table
 }
 
 fn parse_table(text: &str, origin: &str) -> Result<Table> {
@@ -235,7 +256,7 @@ mod tests {
         );
         assert_eq!(
             message(Layered::from_recipe("quikc").unwrap_err()),
-            "there is no recipe `quikc`; did you mean `quick`? A recipe of your own is a file ending in .toml."
+            "there is no recipe `quikc` (one of your own is a file ending in .toml); did you mean `quick`?"
         );
     }
 
@@ -245,5 +266,16 @@ mod tests {
         let mut again = Layered::from_recipe("fashion-mnist").unwrap();
         again.lay(layered.to_toml().parse().unwrap(), "printed").unwrap();
         assert_eq!(again.recipe().unwrap(), layered.recipe().unwrap());
+    }
+
+    #[test]
+    fn a_recipe_in_a_file_is_called_like_it_and_finds_what_lies_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        std::fs::write(path("first.toml"), "base = \"quick\"\n[model]\nname = \"net.toml\"\n").unwrap();
+        std::fs::write(path("second.toml"), "base = \"first.toml\"\nseed = 3\n").unwrap();
+        let recipe = Layered::from_recipe(&path("second.toml")).unwrap().recipe().unwrap();
+        assert_eq!((recipe.name.as_str(), recipe.seed, recipe.model.name), ("second", 3, path("net.toml")));
+        assert_eq!(recipe.optimizer.momentum, 0.9);
     }
 }

@@ -117,7 +117,7 @@ pub struct OptimizerSettings {
 /// Over which devices, and how.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParallelSettings {
-    /// The number of devices.
+    /// The number of devices; 0: those of the mesh, or one.
     pub devices: usize,
     /// The mode; `None`: `single` on one device, else `data-parallel`.
     pub mode: Option<Mode>,
@@ -175,6 +175,8 @@ impl SourceKind {
     }
 }
 
+/// The most examples of a data set: an epoch's order is kept in memory.
+const MOST_EXAMPLES: usize = 100_000_000;
 /// The most classes that computed images may have: each has a pattern that is kept in memory.
 const MOST_CLASSES: usize = 10_000;
 
@@ -218,14 +220,14 @@ impl Recipe {
     /// Devices, mode and mesh do not fit together.
     pub fn layout(&self) -> Result<(Mesh, Mode)> {
         let ParallelSettings { devices, mode, mesh, .. } = self.parallel;
-        let devices = match mesh {
-            // One device is the default; a mesh says how many there are.
-            Some(mesh) if devices == 1 => mesh.ranks(),
-            _ => devices,
+        let devices = match (devices, mesh) {
+            (0, Some(mesh)) => mesh.ranks(),
+            (0, None) => 1,
+            (devices, _) => devices,
         };
         if let Some(mesh) = mesh.filter(|mesh| mesh.ranks() != devices) {
             let needs = mesh.ranks();
-            return Err(Error::usage(format!("the mesh {mesh} needs {needs} devices, but --gpus asks for {devices}")));
+            return Err(Error::usage(format!("the mesh {mesh} needs {needs} devices, but {devices} are asked for")));
         }
         let mode = mode.unwrap_or(match mesh {
             Some(mesh) if mesh.model > 1 => Mode::ModelParallel,
@@ -286,22 +288,15 @@ fn read_data(keys: &mut Keys) -> Result<DataSettings> {
             keys.context()
         )));
     }
-    let classes = at_least_one(keys, "classes")?;
-    if classes > MOST_CLASSES {
-        return Err(Error::usage(format!(
-            "{}: `classes` may be {MOST_CLASSES} at most, not {classes}",
-            keys.context()
-        )));
-    }
     Ok(DataSettings {
         source,
         dir: keys.required("dir")?,
-        train_examples: keys.required("train_examples")?,
-        test_examples: keys.required("test_examples")?,
+        train_examples: at_most(keys, "train_examples", MOST_EXAMPLES)?,
+        test_examples: at_most(keys, "test_examples", MOST_EXAMPLES)?,
         image: [channels, height, width],
-        classes,
+        classes: between_one_and(keys, "classes", MOST_CLASSES)?,
         flip: keys.required("flip")?,
-        crop: keys.required("crop")?,
+        crop: at_most(keys, "crop", 4096)?,
     })
 }
 
@@ -315,8 +310,8 @@ fn read_train(keys: &mut Keys) -> Result<TrainSettings> {
         span => Some(duration::parse(span).map_err(in_context)?),
     };
     Ok(TrainSettings {
-        batch_size: at_least_one(keys, "batch_size")?,
-        epochs: at_least_one(keys, "epochs")? as u64,
+        batch_size: between_one_and(keys, "batch_size", 1 << 20)?,
+        epochs: between_one_and(keys, "epochs", 1_000_000)? as u64,
         steps: keys.required("steps")?,
         max_time,
         precision,
@@ -354,22 +349,26 @@ fn read_schedule(keys: &mut Keys) -> Result<Schedule> {
 }
 
 fn read_parallel(keys: &mut Keys) -> Result<ParallelSettings> {
-    let devices = at_least_one(keys, "devices")?;
+    let devices = at_most(keys, "devices", Mesh::LARGEST)?;
     let mode: String = keys.required("mode")?;
     let mesh: String = keys.required("mesh")?;
     let in_context = |error: Error| error.within(keys.context());
     let mode = if mode == "auto" { None } else { Some(mode.parse().map_err(in_context)?) };
     let mesh = if mesh == "auto" { None } else { Some(mesh.parse().map_err(in_context)?) };
-    if devices > Mesh::LARGEST {
-        return Err(Error::usage(format!("{}: `devices` may be {} at most", keys.context(), Mesh::LARGEST)));
-    }
-    Ok(ParallelSettings { devices, mode, mesh, threads: keys.required("threads")? })
+    Ok(ParallelSettings { devices, mode, mesh, threads: at_most(keys, "threads", 1024)? })
 }
 
-fn at_least_one(keys: &mut Keys, key: &'static str) -> Result<usize> {
+fn between_one_and(keys: &mut Keys, key: &'static str, most: usize) -> Result<usize> {
     match keys.required(key)? {
-        0 => Err(Error::usage(format!("{}: `{key}` must be at least 1", keys.context()))),
-        value => Ok(value),
+        value if (1..=most).contains(&value) => Ok(value),
+        value => Err(Error::usage(format!("{}: `{key}` must lie between 1 and {most}, not {value}", keys.context()))),
+    }
+}
+
+fn at_most(keys: &mut Keys, key: &'static str, most: usize) -> Result<usize> {
+    match keys.required(key)? {
+        value if value <= most => Ok(value),
+        value => Err(Error::usage(format!("{}: `{key}` may be {most} at most, not {value}", keys.context()))),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What people read: progress, results and tables. Everything here listens to events or shows pure data.
 //!
+//! * [`console`] stdout and stderr
 //! * [`progress`] the run as it goes, on stderr
 //! * [`results`] the lines at its end, on stdout
 //! * [`run_log`] the run directory
@@ -7,6 +8,7 @@
 //! * [`plan_table`] a plan, layer by layer
 //! * [`verify_table`] two runs, layer by layer
 
+pub mod console;
 pub mod model_table;
 pub mod plan_table;
 pub mod progress;

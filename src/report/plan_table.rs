@@ -96,7 +96,8 @@ fn spread(counts: impl Iterator<Item = u64>, show: impl Fn(u64) -> String) -> St
 
 fn exchange_before(plan: &Plan, layer: LayerId) -> String {
     let names = plan.layers[layer].sources.iter().filter_map(|source| match source {
-        Read::Exchanged(id) => Some(operation(&plan.exchanges[*id])),
+        Read::Exchanged(id) if plan.exchanges[*id].reader == layer => Some(operation(&plan.exchanges[*id]).to_owned()),
+        Read::Exchanged(id) => Some(format!("as {}", plan.model.layers[plan.exchanges[*id].reader].name)),
         _ => None,
     });
     names.collect::<Vec<_>>().join(", ")

@@ -1,7 +1,7 @@
 //! The run as it goes, on stderr: a bar on a terminal, else a line now and then.
 
-use super::results;
 use super::table::commas;
+use super::{console, results};
 use crate::events::{Epoch, Event, Started, Step, StopReason};
 use crate::recipe::duration::show;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -61,11 +61,13 @@ impl Progress {
                 }
                 match summary.stopped {
                     Some(StopReason::Signal(_)) => {
-                        eprintln!("stopped by a signal after step {}", commas(summary.steps))
+                        console::say(&format!("stopped by a signal after step {}", commas(summary.steps)))
                     }
-                    Some(stopped) => {
-                        eprintln!("ended after step {}: {}", commas(summary.steps), results::reason(stopped))
-                    }
+                    Some(stopped) => console::say(&format!(
+                        "ended after step {}: {}",
+                        commas(summary.steps),
+                        results::reason(stopped)
+                    )),
                     None => {}
                 }
             }
@@ -74,8 +76,8 @@ impl Progress {
 
     fn say(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            Some(bar) => bar.suspend(|| console::say(line)),
+            None => console::say(line),
         }
     }
 
@@ -110,7 +112,7 @@ impl Progress {
             None if self.last_line.elapsed() >= LINE_EVERY || step.step == started.total_steps => {
                 self.last_line = Instant::now();
                 let (epoch, epochs, steps) = (step.epoch, started.epochs, started.steps_per_epoch);
-                eprintln!("epoch {epoch}/{epochs}, step {in_epoch}/{steps}: {message}");
+                console::say(&format!("epoch {epoch}/{epochs}, step {in_epoch}/{steps}: {message}"));
             }
             None => {}
         }
@@ -147,7 +149,10 @@ impl Progress {
             _ if left > Duration::from_secs(300) => "; shorter: --max-time 5m, --epochs N, or --recipe quick".into(),
             _ => String::new(),
         };
-        self.say(&format!("estimate: {} for all {steps} steps at {pace} a step, with evaluation{advice}", show(left)));
+        self.say(&format!(
+            "estimate: {} more for all {steps} steps at {pace} a step, with evaluation{advice}",
+            show(left)
+        ));
     }
 
     fn evaluating(&mut self, done: u64, of: u64) {
@@ -159,7 +164,7 @@ impl Progress {
             }
             None if self.last_line.elapsed() >= LINE_EVERY => {
                 self.last_line = Instant::now();
-                eprintln!("evaluating: {done}/{of} examples");
+                console::say(&format!("evaluating: {done}/{of} examples"));
             }
             None => {}
         }

@@ -2,6 +2,7 @@
 //!
 //! A run that cannot be recorded is still a run: a disk that fills up is reported once, and training goes on.
 
+use super::console;
 use crate::engine::phases::Phase;
 use crate::error::{Error, Result};
 use crate::events::{Epoch, Event, RankStep, Step};
@@ -33,11 +34,8 @@ impl RunLog {
             let folder = folder.display();
             return Err(Error::usage(format!("--run-dir: {folder} holds a run already; name another folder")));
         }
-        let begin = || -> io::Result<Self> {
-            fs::create_dir_all(folder)?;
-            Self::begin(folder, recipe, devices)
-        };
-        begin().map_err(|error| Error::usage(format!("--run-dir: {} cannot be written: {error}", folder.display())))
+        let begun = fs::create_dir_all(folder).and_then(|()| Self::begin(folder, recipe, devices));
+        begun.map_err(|error| Error::failed(format!("--run-dir: {} cannot be written: {error}", folder.display())))
     }
 
     /// Begins a record in the next numbered folder under `runs/NAME/`, with a link `latest` to it.
@@ -49,7 +47,7 @@ impl RunLog {
         fs::create_dir_all(&parent)?;
         let taken =
             fs::read_dir(&parent)?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        let mut number = taken.max().unwrap_or(0) + 1;
+        let mut number = taken.max().unwrap_or(0).saturating_add(1);
         let folder = loop {
             let folder = parent.join(format!("{number:03}"));
             match fs::create_dir(&folder) {
@@ -61,14 +59,17 @@ impl RunLog {
         };
         let log = Self::begin(&folder, recipe, devices)?;
         let fresh = parent.join(format!(".{LATEST}-{number:03}"));
-        symlink(format!("{number:03}"), &fresh)?;
-        fs::rename(&fresh, parent.join(LATEST))?;
+        // A convenience: a run is recorded without it as well.
+        let _ = symlink(format!("{number:03}"), &fresh).and_then(|()| fs::rename(&fresh, parent.join(LATEST)));
         Ok(log)
     }
 
     fn begin(folder: &Path, recipe: &str, devices: &[String]) -> io::Result<Self> {
-        fs::write(folder.join(RECIPE), recipe)?;
         let metrics = Some(BufWriter::new(File::create(folder.join(METRICS))?));
+        // Under its name only when it is whole: its presence says that the folder holds a run.
+        let unfinished = folder.join(format!(".{RECIPE}"));
+        fs::write(&unfinished, recipe)?;
+        fs::rename(unfinished, folder.join(RECIPE))?;
         Ok(Self { folder: folder.to_owned(), metrics, devices: devices.to_vec() })
     }
 
@@ -87,7 +88,7 @@ impl RunLog {
         let Some(metrics) = &mut self.metrics else { return };
         // Flushed line by line: whoever follows the file sees each step, and a crash loses none.
         if let Err(error) = writeln!(metrics, "{line}").and_then(|()| metrics.flush()) {
-            eprintln!("the record in {} ends here: {error}; training goes on", self.folder.display());
+            console::say(&format!("the record in {} ends here: {error}; training goes on", self.folder.display()));
             self.metrics = None;
         }
     }
@@ -114,6 +115,8 @@ fn rank_step(device: &str, own: &RankStep, seconds: f64) -> Value {
         "device": device, "examples_per_second": rate(own.examples, seconds),
         // Nothing is hidden behind compute on CPU devices: every phase is exposed.
         "overlapped_seconds": 0.0,
+        // A part of data_seconds.
+        "loader_wait_seconds": own.loader_wait.as_secs_f64(),
         "sent_bytes": own.traffic.sent_bytes, "received_bytes": own.traffic.received_bytes,
     });
     for phase in Phase::ALL {

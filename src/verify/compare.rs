@@ -51,8 +51,13 @@ pub fn distance(found: &Tensor, expected: &Tensor) -> Result<f64> {
     let (found, expected) = (found.f_to_kind(Kind::Double)?, expected.f_to_kind(Kind::Double)?);
     let apart = found.f_sub(&expected)?.f_norm()?.f_double_value(&[])?;
     let size = expected.f_norm()?.f_double_value(&[])?;
-    let ratio = if apart == 0.0 { 0.0 } else { apart / size };
-    Ok(if ratio.is_nan() { f64::INFINITY } else { ratio })
+    Ok(ratio(apart, size))
+}
+
+/// `|apart| / |size|`: 0 where nothing is apart, infinite where the numbers are none.
+fn ratio(apart: f64, size: f64) -> f64 {
+    let ratio = if apart == 0.0 { 0.0 } else { (apart / size).abs() };
+    if ratio.is_nan() { f64::INFINITY } else { ratio }
 }
 
 impl Comparison {
@@ -63,7 +68,9 @@ impl Comparison {
     pub fn new(model: &Model, found: &Observed, expected: &Observed) -> Result<Self> {
         let quantity = |of: Quantity| match (found.quantities.get(&of), expected.quantities.get(&of)) {
             (Some(found), Some(expected)) => distance(found, expected).map(Some),
-            _ => Ok(None),
+            (None, None) => Ok(None),
+            // What only one of the runs has seen was not compared.
+            _ => Ok(Some(f64::INFINITY)),
         };
         let parameter =
             |observed: fn(&Observed, LayerId, Role) -> Option<&Tensor>, layer: LayerId| -> Result<Option<f64>> {
@@ -90,7 +97,7 @@ impl Comparison {
         let layers = rows.collect::<Result<_>>()?;
         let losses = expected.outcomes.iter().enumerate().map(|(step, expected)| match found.outcomes.get(step) {
             Some(found) if found.examples == expected.examples => {
-                (found.loss() - expected.loss()).abs() / expected.loss().abs()
+                ratio(found.loss() - expected.loss(), expected.loss())
             }
             _ => f64::INFINITY,
         });

@@ -42,7 +42,7 @@ const TINY: [&str; 13] = [
     "data.test_examples=16",
 ];
 
-fn tiny(more: &[&'static str]) -> Vec<&'static str> {
+fn tiny<'a>(more: &[&'a str]) -> Vec<&'a str> {
     TINY.iter().copied().chain(more.iter().copied()).collect()
 }
 
@@ -78,14 +78,27 @@ fn training_prints_the_result_lines_on_stdout_and_the_rest_on_stderr() {
 #[test]
 fn modes_give_the_same_result() {
     let line = |more: &[&'static str]| {
-        let done = output(&tiny(&[&["--steps", "20", "--precision", "fp64", "--quiet"], more].concat()));
+        let dir = tempfile::tempdir().unwrap();
+        let record = dir.path().join("run");
+        let common = ["--steps", "20", "--precision", "fp64", "--quiet", "--run-dir", record.to_str().unwrap()];
+        let done = output(&tiny(&[&common[..], more].concat()));
         assert_eq!((done.status.code(), stderr(&done)), (Some(0), String::new()));
-        stdout(&done).lines().next().unwrap().to_owned()
+        let lines = std::fs::read_to_string(record.join("metrics.jsonl")).unwrap();
+        let values = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let losses: Vec<f64> =
+            values.filter(|line| line["kind"] == "step").map(|line| line["loss"].as_f64().unwrap()).collect();
+        assert_eq!(losses.len(), 20);
+        (stdout(&done).lines().next().unwrap().to_owned(), losses)
     };
-    let single = line(&[]);
-    assert_eq!(line(&["--gpus", "2"]), single);
-    assert_eq!(line(&["--gpus", "3", "--mode", "model-parallel"]), single);
-    assert_eq!(line(&["--mesh", "2x2"]), single);
+    let (single, expected) = line(&[]);
+    for more in [&["--gpus", "2"][..], &["--gpus", "3", "--mode", "model-parallel"], &["--mesh", "2x2"]] {
+        let (result, losses) = line(more);
+        assert_eq!(result, single);
+        assert!(
+            losses.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-9 * b),
+            "{more:?}: {losses:?} {expected:?}"
+        );
+    }
 }
 
 #[test]
@@ -95,19 +108,22 @@ fn what_cannot_be_done_is_one_sentence_and_exit_code_2() {
             vec!["train", "--mode", "modelparallel"],
             "mpt: --mode: [parallel]: there is no mode `modelparallel`; did you mean `model-parallel`?",
         ),
-        (vec!["train", "--gpus", "0"], "mpt: --gpus: [parallel]: `devices` must be at least 1"),
+        (
+            vec!["train", "--gpus", "0"],
+            "error: invalid value '0' for '--gpus <N>': 0 is not in 1..=1024\n\nFor more information, try '--help'.",
+        ),
         (
             vec!["train", "--gpus", "2", "--mode", "single"],
             "mpt: mode single uses one device, but the mesh is 2x1: 2 devices",
         ),
-        (vec!["train", "--gpus", "3", "--mesh", "2x2"], "mpt: the mesh 2x2 needs 4 devices, but --gpus asks for 3"),
+        (vec!["train", "--gpus", "3", "--mesh", "2x2"], "mpt: the mesh 2x2 needs 4 devices, but 3 are asked for"),
         (
             vec!["train", "--mesh", "2by2"],
             "mpt: --mesh: [parallel]: `2by2` is no mesh; write DATAxMODEL, like 2x2, with at most 1024 devices in all",
         ),
         (
             vec!["train", "--model", "alexnett"],
-            "mpt: there is no model `alexnett`; did you mean `alexnet`? A model of your own is a file ending in .toml.",
+            "mpt: there is no model `alexnett` (one of your own is a file ending in .toml); did you mean `alexnet`?",
         ),
         (
             vec!["train", "--model", "none.toml"],
@@ -239,13 +255,69 @@ fn a_run_is_recorded_and_its_recipe_runs_again() {
         .filter(|(key, _)| key.ends_with("_seconds"))
         .map(|(_, value)| value.as_f64().unwrap())
         .sum();
-    assert!(seconds > 0.0);
+    let inside = step["devices"][0]["loader_wait_seconds"].as_f64().unwrap();
+    let (sum, whole) = (seconds - inside, step["seconds"].as_f64().unwrap());
+    assert!(whole > 0.0 && (sum / whole - 1.0).abs() < 0.05, "phases add up to the step: {sum} {whole}");
+    let times: f64 =
+        lines.iter().filter(|line| line["kind"] == "epoch").map(|line| line["seconds"].as_f64().unwrap()).sum();
+    let steps: f64 =
+        lines.iter().filter(|line| line["kind"] == "step").map(|line| line["seconds"].as_f64().unwrap()).sum();
+    assert!(times > 0.0 && times <= steps, "{times} {steps}");
     let again = run(&["train", "--recipe", folder.join("recipe.toml").to_str().unwrap(), "--run-dir", "second"]);
     assert_eq!(again.status.code(), Some(0), "{}", stderr(&again));
     assert_eq!(stdout(&again).lines().next(), stdout(&first).lines().next());
     let taken = run(&tiny(&["--run-dir", "second"]));
     assert_eq!(stderr(&taken).lines().last(), Some("mpt: --run-dir: second holds a run already; name another folder"));
     assert_eq!(taken.status.code(), Some(2));
+}
+
+#[test]
+fn nobody_reading_is_no_error_and_a_full_disk_is_one_sentence() {
+    let mut child = mpt(&["show", "model", "alexnet"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let done = child.wait_with_output().unwrap();
+    assert_eq!((done.status.code(), stderr(&done)), (Some(0), String::new()));
+
+    let full = || std::fs::File::create("/dev/full").unwrap();
+    let done = mpt(&["show", "model", "alexnet"]).stdout(full()).output().unwrap();
+    assert_eq!(done.status.code(), Some(1));
+    assert!(stderr(&done).starts_with("mpt: the results cannot be written to stdout: "), "{}", stderr(&done));
+
+    let mut child = mpt(&tiny(&["--steps", "5"])).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stderr.take());
+    let mut results = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut results).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(results.starts_with("loss "), "training goes on when its log reader is gone: {results}");
+}
+
+#[test]
+fn the_rate_of_training_is_not_below_the_rate_end_to_end() {
+    for mesh in ["1x1", "2x1", "1x2"] {
+        let done = output(&tiny(&["--steps", "60", "--quiet", "--mesh", mesh]));
+        let rates: Vec<f64> =
+            stdout(&done).lines().skip(1).map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect();
+        assert!(rates[0] >= rates[1], "{mesh}: {rates:?}");
+    }
+}
+
+#[test]
+fn train_and_test_images_of_unlike_sizes_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, dimensions: &[u32], bytes: usize| {
+        let mut file = vec![0, 0, 8, dimensions.len() as u8];
+        file.extend(dimensions.iter().flat_map(|size| size.to_be_bytes()));
+        file.extend((0..bytes).map(|index| (index % 7) as u8));
+        std::fs::write(dir.path().join(name), file).unwrap();
+    };
+    write("train-images-idx3-ubyte", &[4, 28, 28], 4 * 28 * 28);
+    write("train-labels-idx1-ubyte", &[4], 4);
+    write("t10k-images-idx3-ubyte", &[4, 14, 56], 4 * 14 * 56);
+    write("t10k-labels-idx1-ubyte", &[4], 4);
+    let folder = dir.path().to_str().unwrap();
+    let done = output(&["train", "--model", "lenet", "--set", "data.source=idx", "--data-dir", folder]);
+    let expected = "mpt: the images of idx differ in size: those for training are [1, 28, 28], those for testing [1, 14, 56] [channels, height, width]\n";
+    assert_eq!((done.status.code(), stderr(&done).as_str()), (Some(2), expected));
 }
 
 #[test]

@@ -1,13 +1,15 @@
 //! Law 1: split equals whole. Losses, activations, gradients and weights, over steps with dropout, momentum and weight
 //! decay, the last batch half full.
 
+use crate::networks::{network, pieces};
 use mpt::data::Noise;
 use mpt::engine::rank::Settings;
 use mpt::model::Model;
-use mpt::model::parse::Edits;
+use mpt::model::parse::{Edits, parse};
 use mpt::model::shipped;
 use mpt::plan::{Adjoint, Mesh, Mode, Plan, plan};
 use mpt::verify::{Comparison, Observed, Trial, observe};
+use proptest::prelude::*;
 use std::sync::Arc;
 use tch::Kind;
 
@@ -27,7 +29,7 @@ fn trial(model: &Model, batch_size: usize, kind: Kind) -> Trial {
         batch_size,
         settings: Settings { seed: 3, kind, momentum: 0.9, weight_decay: 5e-4 },
         learning_rate: 1e-3,
-        threads: 2,
+        threads: 1,
     }
 }
 
@@ -44,15 +46,19 @@ fn whole(model: &Model, trial: &Trial) -> Observed {
 
 /// Every mesh gives what one device gives, to `bound`.
 fn check(name: &str, batch_size: usize, kind: Kind, bound: f64, meshes: &[&str]) {
-    let model = model(name);
-    let trial = trial(&model, batch_size, kind);
-    let expected = whole(&model, &trial);
+    check_model(&model(name), batch_size, kind, bound, meshes);
+}
+
+fn check_model(model: &Model, batch_size: usize, kind: Kind, bound: f64, meshes: &[&str]) {
+    let name = &model.name;
+    let trial = trial(model, batch_size, kind);
+    let expected = whole(model, &trial);
     assert_eq!(expected.outcomes.len(), STEPS);
     for mesh in meshes {
-        let found = observe(&laid_out(&model, mesh), &trial).unwrap();
+        let found = observe(&laid_out(model, mesh), &trial).unwrap();
         assert_eq!(found.quantities.len(), expected.quantities.len(), "{name} {mesh}: a tensor was not seen");
-        let comparison = Comparison::new(&model, &found, &expected).unwrap();
-        assert_eq!(comparison.first_difference(&model, bound), None, "{name} on {mesh}: {comparison:?}");
+        let comparison = Comparison::new(model, &found, &expected).unwrap();
+        assert_eq!(comparison.first_difference(model, bound), None, "{name} on {mesh}: {comparison:?}");
         assert_eq!(comparison.losses.len(), STEPS);
     }
 }
@@ -113,6 +119,45 @@ fn a_broken_adjoint_is_found_and_its_layer_named() {
         let difference = comparison.first_difference(&model, FP64).expect("a broken adjoint must show");
         assert_eq!(difference.layer, layer, "{difference:?}");
         assert!(difference.what.starts_with("gradient of its input"), "{difference:?}");
+    }
+}
+
+/// Shapes in which a rank reads, keeps or sends nothing of an activation.
+#[test]
+fn odd_networks_split_equal_whole() {
+    let end =
+        "{ kind = \"flatten\" }, { kind = \"linear\", out = 7 }, { name = \"loss\", kind = \"softmax-cross-entropy\" }";
+    for layers in [
+        "{ name = \"c\", kind = \"conv\", out = 6, kernel = 3, padding = 1 }, \
+         { kind = \"concat\", inputs = [\"image\", \"c\"] }, { kind = \"conv\", out = 5, kernel = 3 },",
+        "{ name = \"a\", kind = \"conv\", out = 6, kernel = 1 }, \
+         { name = \"b\", kind = \"conv\", out = 6, kernel = 1, inputs = [\"image\"] }, \
+         { name = \"j\", kind = \"concat\", inputs = [\"a\", \"b\"] }, \
+         { name = \"c\", kind = \"conv\", out = 12, kernel = 1 }, { kind = \"add\", inputs = [\"j\", \"c\"] },",
+        "{ name = \"a\", kind = \"conv\", out = 6, kernel = 1 }, \
+         { name = \"j\", kind = \"concat\", inputs = [\"a\", \"a\"] }, { kind = \"concat\", inputs = [\"j\", \"a\"] }, \
+         { kind = \"conv\", out = 9, kernel = 1, groups = 9 },",
+        "{ kind = \"max-pool\", kernel = 2 }, { kind = \"dropout\", probability = 0.3 }, { kind = \"relu\" }, \
+         { kind = \"conv\", out = 6, kernel = 3, bias = false },",
+        "",
+    ] {
+        let text = format!("name = \"odd\"\ninput = [1, 8, 8]\nlayers = [ {layers} {end} ]");
+        let model = parse(&text, "odd.toml", &Edits::default()).unwrap();
+        check_model(&model, 3, Kind::Double, FP64, &["1x2", "1x3", "1x4", "1x5", "2x2", "3x1"]);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_networks_split_equal_whole(pieces in pieces(), devices in 2usize..6) {
+        if let Some(model) = network(&pieces) {
+            let mesh = Mesh { data: 1, model: devices };
+            if plan(&model, mesh, Mode::ModelParallel).is_ok() {
+                check_model(&model, 3, Kind::Double, FP64, &[&mesh.to_string(), &format!("2x{devices}")]);
+            }
+        }
     }
 }
 

@@ -5,5 +5,6 @@ mod command_line;
 mod evaluation;
 mod gradients;
 mod laws;
+mod networks;
 mod plans;
 mod shipped;
