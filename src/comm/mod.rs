@@ -11,8 +11,8 @@ use crate::error::Result;
 use std::time::Duration;
 use tch::Tensor;
 
-/// A group of ranks that act together. Every rank of the group makes the same calls in the same order; a rank that
-/// does not is an error on every rank, never a hang. Sums are taken in rank order, so that they are the same bits on
+/// A group of ranks that act together. Every rank of the group makes the same calls in the same order; ranks that make
+/// different calls of a group get an error each, and do not hang. Sums are taken in rank order, so that they are the same bits on
 /// every rank and in every run. A group of one is a group: nothing travels, and every call gives what was put in.
 ///
 /// Tensors that are given to a call may be read by other ranks after it returns: they must not be written to again
