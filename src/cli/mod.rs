@@ -25,6 +25,9 @@ enum Command {
     /// Show how a network is split: what each device holds, sends and has to compute
     Plan(plan::PlanCommand),
     /// Run the split network against the whole one, layer by layer
+    ///
+    /// On random images, in fp64 and with batches of 8, unless flags say otherwise; on two devices model-parallel,
+    /// unless flags or the recipe say otherwise.
     Verify(verify::Verify),
     /// Show models and recipes
     Show(show::Show),
