@@ -74,18 +74,9 @@ fn parameters(weight: &[i64]) -> (Parameters, Vec<(Tensor, Tensor)>) {
     let (weight, bias) = (spread(weight, 1.0), spread(&weight[..1], 2.0));
     let (weight_gradient, bias_gradient) = (weight.zeros_like(), bias.zeros_like());
     let pairs = [(&weight, &weight_gradient), (&bias, &bias_gradient)];
-    let pairs = pairs.map(|(value, gradient)| (value.shallow_clone(), gradient.shallow_clone())).to_vec_pairs();
-    (Parameters { weight, bias: Some(bias), weight_gradient, bias_gradient: Some(bias_gradient) }, pairs)
-}
-
-trait ToVecPairs {
-    fn to_vec_pairs(self) -> Vec<(Tensor, Tensor)>;
-}
-
-impl<const N: usize> ToVecPairs for [(Tensor, Tensor); N] {
-    fn to_vec_pairs(self) -> Vec<(Tensor, Tensor)> {
-        self.into_iter().collect()
-    }
+    let pairs = pairs.map(|(value, gradient)| (value.shallow_clone(), gradient.shallow_clone()));
+    let parameters = Parameters { weight, bias: Some(bias), weight_gradient, bias_gradient: Some(bias_gradient) };
+    (parameters, Vec::from(pairs))
 }
 
 fn conv(weight: &[i64], calls: Vec<ConvCall>, stride: i64, padding: i64) -> (Conv, Vec<(Tensor, Tensor)>) {
