@@ -12,9 +12,14 @@ fn main() {
         .cpp(true)
         .std("c++20")
         .warnings(false)
+        // libtorch's own threads, through at::parallel_for; the run-time library is the one beside libtorch.
+        .flag("-fopenmp")
+        // The same bits from a vector's lanes and from the values left over at its end.
+        .flag("-ffp-contract=off")
         .include(link.join("include"))
         .file("src/torch/ext.cpp")
         .compile("mpt_ext");
+    println!("cargo:rustc-link-lib=gomp");
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", library_folder(&link).display());
 }
 

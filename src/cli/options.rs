@@ -22,7 +22,7 @@ pub struct What {
     /// The seed of every random number
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// The type of the numbers: auto, fp32 or fp64
+    /// The type of the numbers: auto, bf16, fp32 or fp64
     #[arg(long, value_name = "TYPE")]
     precision: Option<String>,
 }

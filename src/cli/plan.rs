@@ -38,6 +38,7 @@ impl PlanCommand {
         let sizes = Sizes {
             batch_size: recipe.train.batch_size,
             value_bytes: recipe.train.precision.kind().elt_size_in_bytes(),
+            master_bytes: recipe.train.precision.master_kind().elt_size_in_bytes(),
             momentum: recipe.optimizer.momentum > 0.0,
         };
         let limit = self.device_memory.as_deref().map(parse_bytes).transpose()?;

@@ -8,7 +8,7 @@ use crate::events::{Event, StopReason};
 use crate::launch::control::Control;
 use crate::launch::waiting;
 use crate::plan::{Mesh, Plan};
-use crate::recipe::{Layered, Recipe};
+use crate::recipe::{Layered, Precision, Recipe, native_bf16};
 use crate::report::{console, plan_table, progress::Progress, results, run_log::RunLog};
 use clap::Args;
 use std::io::IsTerminal;
@@ -104,7 +104,12 @@ impl Train {
         set(layered, "resolved", "parallel.mesh", Some(plan.mesh))?;
         set(layered, "resolved", "parallel.threads", Some(threads))?;
         if !self.quiet {
-            console::say(&format!("devices: {devices} on the CPU, {threads} thread(s) each"));
+            let precision = match (recipe.train.precision, native_bf16()) {
+                (Precision::Auto, true) => "bf16, which this processor computes with natively".to_owned(),
+                (Precision::Auto, false) => "fp32, for this processor has no native bf16".to_owned(),
+                (asked, _) => asked.name().to_owned(),
+            };
+            console::say(&format!("devices: {devices} on the CPU, {threads} thread(s) each; precision: {precision}"));
         }
         Ok(())
     }

@@ -17,6 +17,8 @@ use std::sync::Arc;
 const BOUND_FP64: f64 = 1e-9;
 /// How far tensors may be apart in fp32, after some steps of training.
 const BOUND_FP32: f64 = 1e-4;
+/// How far tensors may be apart in bf16, which keeps 8 bits: roundings at other places, added up over a network.
+const BOUND_BF16: f64 = 1e-1;
 /// Enough momentum and decay that a fault in either shows.
 const MOMENTUM: f64 = 0.9;
 const WEIGHT_DECAY: f64 = 5e-4;
@@ -74,7 +76,11 @@ impl Verify {
         let found = observe(&split, &trial)?;
         let comparison = Comparison::new(&whole.model, &found, &expected)?;
         console::results(&format!("{heading}{}", verify_table::render(&whole.model, &comparison)))?;
-        let bound = if recipe.train.precision == Precision::Fp64 { BOUND_FP64 } else { BOUND_FP32 };
+        let bound = match recipe.train.precision {
+            Precision::Fp64 => BOUND_FP64,
+            Precision::Bf16 => BOUND_BF16,
+            Precision::Fp32 | Precision::Auto => BOUND_FP32,
+        };
         match comparison.first_difference(&whole.model, bound) {
             None => {
                 console::results(&format!(

@@ -16,6 +16,8 @@ pub struct Call {
 /// The part of a step in which a call is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
+    /// Before the first step.
+    Begin,
     /// The forward pass.
     Forward,
     /// The backward pass.
@@ -90,6 +92,7 @@ impl Signature {
 impl fmt::Display for Stage {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
+            Self::Begin => "begin",
             Self::Forward => "forward",
             Self::Backward => "backward",
             Self::Reduce => "reduce",

@@ -158,12 +158,24 @@ impl Collective for Local {
     }
 
     fn reduce_scatter(&mut self, call: &Call, parts: &[Tensor]) -> Result<Tensor> {
+        sum(&self.reduce_scatter_summands(call, parts)?)
+    }
+
+    fn reduce_scatter_summands(&mut self, call: &Call, parts: &[Tensor]) -> Result<Vec<Tensor>> {
         let signature = self.signature(Operation::ReduceScatter, call, &parts.iter().collect::<Vec<_>>());
         if parts.len() != self.size() {
             let (found, size) = (parts.len(), self.size());
             return Err(Error::failed(format!("{signature}: {found} parts for a group of {size} ranks")));
         }
-        sum(&self.meet_all(&signature, parts)?)
+        self.meet_all(&signature, parts)
+    }
+
+    fn common(&mut self, call: &Call, own: Tensor) -> Result<Tensor> {
+        let before = self.traffic;
+        let first = self.all_gather(call, &own)?.into_iter().next();
+        // Nothing has travelled: this is memory that the ranks have in common.
+        self.traffic = before;
+        first.ok_or_else(|| Error::failed("a buffer for an empty group"))
     }
 
     fn all_reduce(&mut self, call: &Call, own: &Tensor) -> Result<Tensor> {

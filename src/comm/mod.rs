@@ -37,6 +37,21 @@ pub trait Collective: Send {
     /// The ranks' calls are not alike, or a rank has gone.
     fn reduce_scatter(&mut self, call: &Call, parts: &[Tensor]) -> Result<Tensor>;
 
+    /// Like [`Collective::reduce_scatter`], with the last sum left to the caller, whose next pass over memory may take
+    /// it along: gives tensors whose sum, in this order, is the result.
+    ///
+    /// # Errors
+    /// The ranks' calls are not alike, or a rank has gone.
+    fn reduce_scatter_summands(&mut self, call: &Call, parts: &[Tensor]) -> Result<Vec<Tensor>>;
+
+    /// A buffer for what all ranks of the group hold alike, made from what each puts in, of one shape: the same memory
+    /// on every rank where the transport has that, else the own tensor. Its values are not meant to be read before
+    /// they have been written.
+    ///
+    /// # Errors
+    /// The ranks' calls are not alike, or a rank has gone.
+    fn common(&mut self, call: &Call, own: Tensor) -> Result<Tensor>;
+
     /// The sum of what every rank put in; all of one shape.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 //! the sum of gradients over the data axis and the update are each one pass over memory, cut into equal shards without
 //! regard to where a tensor ends.
 
+use crate::comm::{Call, Collective, Stage};
 use crate::error::Result;
 use crate::layers::Parameters;
 use crate::model::LayerId;
@@ -32,18 +33,24 @@ pub struct Entry {
 pub struct Store {
     /// The parameters in the model's order.
     pub entries: Vec<Entry>,
-    /// The values.
+    /// The values that the layers compute with. The ranks of the data axis hold the same ones, and where the transport
+    /// has memory in common they hold them once.
     pub weights: Tensor,
-    /// The gradients of the latest step, of this rank's examples.
+    /// The gradients of the latest step, of this rank's examples, of the same type.
     pub gradients: Tensor,
+    /// The shard of the weights that this rank updates, in full precision: a part of `weights`, or what its bf16 values
+    /// are rounded from.
+    pub masters: Tensor,
+    shard: Range<usize>,
 }
 
 impl Store {
-    /// The parameters of a rank at the start of a run, every value drawn by its index in the whole parameter.
+    /// The parameters of a rank at the start of a run, every value drawn by its index in the whole parameter. The
+    /// ranks of the group `data` draw a shard each; what they drew is not yet gathered.
     ///
     /// # Errors
-    /// What libtorch reports, as when memory runs out.
-    pub fn new(plan: &Plan, rank: usize, seed: u64, kind: Kind) -> Result<Self> {
+    /// What libtorch reports, as when memory runs out, and what the collective reports.
+    pub fn new(plan: &Plan, rank: usize, data: &mut dyn Collective, seed: u64, kind: Kind) -> Result<Self> {
         let mut entries = Vec::new();
         let mut end = 0;
         for layer in 0..plan.model.layers.len() {
@@ -53,18 +60,27 @@ impl Store {
                 entries.push(Entry { values: start..start + share.len(), share });
             }
         }
-        let size = end.next_multiple_of(ALIGNMENT * plan.mesh.data) as i64;
-        let options = (kind, tch::Device::Cpu);
-        let store =
-            Self { entries, weights: Tensor::f_zeros([size], options)?, gradients: Tensor::f_zeros([size], options)? };
+        let size = end.next_multiple_of(ALIGNMENT * data.size());
+        let on_cpu = |kind| (kind, tch::Device::Cpu);
+        let weights =
+            data.common(&Call::new("all weights", Stage::Begin), Tensor::f_empty([size as i64], on_cpu(kind))?)?;
+        let shard = shard_of(size, data.rank(), data.size());
+        let own = weights.f_narrow(0, shard.start as i64, shard.len() as i64)?;
+        let masters = if kind == Kind::BFloat16 { own.f_to_kind(Kind::Float)? } else { own };
+        let gradients = Tensor::f_zeros([size as i64], on_cpu(kind))?;
+        let mut store = Self { entries, weights, gradients, masters, shard };
+        let _ = store.masters.f_zero_()?;
         for entry in &store.entries {
             store.draw(plan, entry, seed)?;
+        }
+        if let Some(mut shadow) = store.shadow()? {
+            shadow.f_copy_(&store.masters)?;
         }
         Ok(store)
     }
 
-    /// Draws a parameter's values, each by its index in the whole parameter, some at a time: drawn all at once in
-    /// double precision they would take more memory than anything that training needs.
+    /// Draws those of a parameter's values that lie in the own shard, each by its index in the whole parameter, some
+    /// at a time: drawn all at once in double precision they would take more memory than anything that training needs.
     fn draw(&self, plan: &Plan, entry: &Entry, seed: u64) -> Result<()> {
         let share = &entry.share;
         let parameters = cost::parameters(&plan.model, share.layer);
@@ -75,14 +91,19 @@ impl Store {
         };
         let stream = Stream::new(seed, purpose, share.layer as u32, 0);
         let mut drawn = Vec::with_capacity(DRAWN_AT_ONCE);
-        let mut to = entry.values.start;
+        let mut place = entry.values.start;
+        let mut to = place.max(self.shard.start);
         for indices in whole_indices(share) {
-            let mut from = indices.start;
-            while from < indices.end {
-                let count = (indices.end - from).min(DRAWN_AT_ONCE - drawn.len());
+            let places = place..place + indices.len();
+            place = places.end;
+            let own = places.start.max(self.shard.start)..places.end.min(self.shard.end);
+            let mut from = own.start;
+            while from < own.end {
+                let count = (own.end - from).min(DRAWN_AT_ONCE - drawn.len());
                 let begin = drawn.len();
                 drawn.resize(begin + count, 0.0);
-                fill(&stream, parameter.distribution, from as u64, &mut drawn[begin..]);
+                let first = indices.start + (from - places.start);
+                fill(&stream, parameter.distribution, first as u64, &mut drawn[begin..]);
                 from += count;
                 if drawn.len() == DRAWN_AT_ONCE {
                     to = self.keep(to, &mut drawn)?;
@@ -94,22 +115,43 @@ impl Store {
 
     /// Moves drawn values to their place in the buffer; gives the place after them.
     fn keep(&self, to: usize, drawn: &mut Vec<f64>) -> Result<usize> {
-        let mut target = self.weights.f_narrow(0, to as i64, drawn.len() as i64)?;
+        if drawn.is_empty() {
+            return Ok(to);
+        }
+        let mut target = self.masters.f_narrow(0, (to - self.shard.start) as i64, drawn.len() as i64)?;
         target.f_copy_(&Tensor::from_slice(drawn))?;
         let end = to + drawn.len();
         drawn.clear();
         Ok(end)
     }
 
-    /// The number of values in a buffer, padding included.
-    pub fn size(&self) -> usize {
-        self.weights.numel()
+    /// The own shard of the values that the layers compute with, where those are not the masters themselves.
+    ///
+    /// # Errors
+    /// What libtorch reports.
+    pub fn shadow(&self) -> Result<Option<Tensor>> {
+        let separate = self.masters.kind() != self.weights.kind();
+        Ok(if separate { Some(self.own_weights()?) } else { None })
     }
 
-    /// The part of both buffers that the `shard`-th of `shards` ranks updates.
-    pub fn shard(&self, shard: usize, shards: usize) -> Range<usize> {
-        let size = self.size() / shards;
-        shard * size..(shard + 1) * size
+    /// The own shard of `weights`.
+    ///
+    /// # Errors
+    /// What libtorch reports.
+    pub fn own_weights(&self) -> Result<Tensor> {
+        Ok(self.weights.f_narrow(0, self.shard.start as i64, self.shard.len() as i64)?)
+    }
+
+    /// The shards of a buffer of this layout, for `shards` ranks.
+    ///
+    /// # Errors
+    /// What libtorch reports.
+    pub fn shards(buffer: &Tensor, shards: usize) -> Result<Vec<Tensor>> {
+        let cut = |shard| {
+            let range = shard_of(buffer.numel(), shard, shards);
+            buffer.f_narrow(0, range.start as i64, range.len() as i64)
+        };
+        Ok((0..shards).map(cut).collect::<Result<Vec<_>, _>>()?)
     }
 
     /// A view of a parameter, in its shape.
@@ -117,7 +159,7 @@ impl Store {
     /// # Errors
     /// What libtorch reports.
     pub fn weight(&self, entry: &Entry) -> Result<Tensor> {
-        view(&self.weights, entry)
+        entry.view(&self.weights)
     }
 
     /// A view of a parameter's gradient, in its shape.
@@ -125,7 +167,7 @@ impl Store {
     /// # Errors
     /// What libtorch reports.
     pub fn gradient(&self, entry: &Entry) -> Result<Tensor> {
-        view(&self.gradients, entry)
+        entry.view(&self.gradients)
     }
 
     /// Views of a layer's parameters and gradients; `None` for a layer without weights.
@@ -161,14 +203,20 @@ fn fill(stream: &Stream, distribution: Distribution, first: u64, values: &mut [f
 }
 
 impl Entry {
-    fn shape(&self) -> Vec<i64> {
-        self.share.shape().into_iter().map(|size| size as i64).collect()
+    /// The view of this parameter in a buffer of the store's layout, in its shape.
+    ///
+    /// # Errors
+    /// What libtorch reports.
+    pub fn view(&self, buffer: &Tensor) -> Result<Tensor> {
+        let flat = buffer.f_narrow(0, self.values.start as i64, self.values.len() as i64)?;
+        let shape: Vec<i64> = self.share.shape().into_iter().map(|size| size as i64).collect();
+        Ok(flat.f_view(&shape[..])?)
     }
 }
 
-fn view(buffer: &Tensor, entry: &Entry) -> Result<Tensor> {
-    let flat = buffer.f_narrow(0, entry.values.start as i64, entry.values.len() as i64)?;
-    Ok(flat.f_view(&entry.shape()[..])?)
+fn shard_of(size: usize, shard: usize, shards: usize) -> Range<usize> {
+    let length = size / shards;
+    shard * length..(shard + 1) * length
 }
 
 /// The runs of indices of the whole parameter, in row-major order, that make up a share.
@@ -184,9 +232,16 @@ fn whole_indices(share: &ParameterShare) -> impl Iterator<Item = Range<usize>> +
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::comm::local;
     use crate::model::Channels;
     use crate::model::{parse::Edits, shipped};
     use crate::plan::{Mode, plan};
+    use std::thread;
+
+    fn alone(plan: &Plan, rank: usize, seed: u64, kind: Kind) -> Store {
+        let mut group = local::group(&[rank]);
+        Store::new(plan, rank, &mut group[0], seed, kind).unwrap()
+    }
 
     #[test]
     fn a_share_covers_the_indices_of_its_slice() {
@@ -201,9 +256,9 @@ mod tests {
         let model = shipped::load("tiny", &Edits::default()).unwrap();
         let whole = plan(&model, Mode::Single.mesh(1).unwrap(), Mode::Single).unwrap();
         let split = plan(&model, Mode::ModelParallel.mesh(3).unwrap(), Mode::ModelParallel).unwrap();
-        let reference = Store::new(&whole, 0, 7, Kind::Double).unwrap();
+        let reference = alone(&whole, 0, 7, Kind::Double);
         for rank in 0..3 {
-            let store = Store::new(&split, rank, 7, Kind::Double).unwrap();
+            let store = alone(&split, rank, 7, Kind::Double);
             for (entry, whole) in store.entries.iter().zip(&reference.entries) {
                 let indices: Vec<i64> = entry.share.held.ranges().flatten().map(|index| index as i64).collect();
                 let dimension = entry.share.dimension as i64;
@@ -214,10 +269,41 @@ mod tests {
     }
 
     #[test]
+    fn ranks_of_the_data_axis_draw_a_shard_each_of_the_same_weights() {
+        let model = shipped::load("tiny", &Edits::default()).unwrap();
+        let plan = plan(&model, Mode::DataParallel.mesh(3).unwrap(), Mode::DataParallel).unwrap();
+        let draw_in_turn = |kind| {
+            let stores: Vec<Store> = thread::scope(|scope| {
+                let start = |(rank, mut group): (usize, local::Local)| {
+                    let plan = &plan;
+                    scope.spawn(move || Store::new(plan, rank, &mut group, 7, kind).unwrap())
+                };
+                let ranks: Vec<_> = local::group(&[0, 1, 2]).into_iter().enumerate().map(start).collect();
+                ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+            });
+            stores
+        };
+        let whole = alone(&plan, 0, 7, Kind::Double);
+        let shared = draw_in_turn(Kind::Double);
+        assert!(shared.iter().all(|store| store.weights.data_ptr() == shared[0].weights.data_ptr()));
+        for entry in &whole.entries {
+            assert_eq!(shared[0].weight(entry).unwrap(), whole.weight(entry).unwrap());
+        }
+        let rounded = draw_in_turn(Kind::BFloat16);
+        let in_turn: Vec<&Tensor> = rounded.iter().map(|store| &store.masters).collect();
+        let masters = Tensor::cat(&in_turn, 0);
+        for entry in &whole.entries {
+            let expected = whole.weight(entry).unwrap().to_kind(Kind::Float);
+            assert_eq!(entry.view(&masters).unwrap(), expected);
+            assert_eq!(rounded[1].weight(entry).unwrap(), expected.to_kind(Kind::BFloat16));
+        }
+    }
+
+    #[test]
     fn parameters_have_the_spread_of_their_distribution() {
         let model = shipped::load("quick", &Edits::default()).unwrap();
         let plan = plan(&model, Mode::Single.mesh(1).unwrap(), Mode::Single).unwrap();
-        let store = Store::new(&plan, 0, 1, Kind::Double).unwrap();
+        let store = alone(&plan, 0, 1, Kind::Double);
         for entry in store.entries.iter().filter(|entry| entry.share.whole.len() > 1) {
             // quick's weights are Kaiming-normal, its biases zero.
             let fan_in: usize = entry.share.whole[1..].iter().product();

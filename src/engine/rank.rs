@@ -20,7 +20,8 @@ use tch::{Kind, Tensor};
 pub struct Settings {
     /// The seed of the initial weights.
     pub seed: u64,
-    /// The type of activations, gradients and weights.
+    /// The type of activations and gradients, and of the weights that layers compute with. With bf16 the weights are
+    /// kept in fp32 beside it.
     pub kind: Kind,
     /// SGD's momentum.
     pub momentum: f64,
@@ -58,10 +59,10 @@ impl Rank {
     ///
     /// # Errors
     /// What libtorch reports, as when memory runs out.
-    pub fn new(plan: Arc<Plan>, rank: usize, groups: Groups, settings: Settings) -> Result<Self> {
-        let store = Store::new(&plan, rank, settings.seed, settings.kind)?;
-        let shard = store.shard(groups.data.rank(), groups.data.size());
-        let optimizer = Sgd::new(settings.momentum, settings.weight_decay, shard.len(), settings.kind)?;
+    pub fn new(plan: Arc<Plan>, rank: usize, mut groups: Groups, settings: Settings) -> Result<Self> {
+        let store = Store::new(&plan, rank, groups.data.as_mut(), settings.seed, settings.kind)?;
+        let masters = (store.masters.numel(), store.masters.kind());
+        let optimizer = Sgd::new(settings.momentum, settings.weight_decay, masters.0, masters.1)?;
         let needs_gradient = plan.model.needs_gradient();
         let mut layers = Vec::with_capacity(plan.model.layers.len());
         for layer in 0..plan.model.layers.len() {
@@ -71,7 +72,7 @@ impl Rank {
         }
         let released = (0..plan.model.layers.len()).map(|layer| released_after(&plan, layer)).collect();
         let (loss, watch) = (Loss::default(), Stopwatch::start(Phase::Data));
-        Ok(Self {
+        let mut rank = Self {
             plan,
             rank,
             layers,
@@ -83,7 +84,9 @@ impl Rank {
             needs_gradient,
             released,
             recording: None,
-        })
+        };
+        rank.gather_weights(Stage::Begin)?;
+        Ok(rank)
     }
 
     /// One step of training on this rank's share of a batch: gives the share's outcome.
@@ -211,24 +214,29 @@ impl Rank {
 
     /// Sums the gradients over the data axis and updates the weights: each rank of the axis does a shard of them.
     fn update(&mut self, learning_rate: f64) -> Result<()> {
-        let (rank, ranks) = (self.groups.data.rank(), self.groups.data.size());
-        let cut = |buffer: &Tensor, shard: usize| {
-            let range = self.store.shard(shard, ranks);
-            buffer.f_narrow(0, range.start as i64, range.len() as i64)
-        };
-        let parts = (0..ranks).map(|shard| cut(&self.store.gradients, shard)).collect::<Result<Vec<_>, _>>()?;
-        let mut shards = (0..ranks).map(|shard| cut(&self.store.weights, shard)).collect::<Result<Vec<_>, _>>()?;
-
+        let parts = Store::shards(&self.store.gradients, self.groups.data.size())?;
         self.watch.enter(Phase::Reduce);
-        let gradient = self.groups.data.reduce_scatter(&Call::new("all gradients", Stage::Reduce), &parts)?;
+        let call = Call::new("all gradients", Stage::Reduce);
+        let gradients = self.groups.data.reduce_scatter_summands(&call, &parts)?;
         self.leave_collective(Phase::Optimizer);
-        self.optimizer.step(&shards[rank], &gradient, learning_rate)?;
-        self.watch.enter(Phase::Reduce);
-        let updated = self.groups.data.all_gather(&Call::new("all weights", Stage::Update), &shards[rank])?;
-        for other in (0..ranks).filter(|&other| other != rank) {
-            shards[other].f_copy_(&updated[other])?;
+        self.optimizer.step(&self.store.masters, self.store.shadow()?.as_ref(), &gradients, learning_rate)?;
+        self.gather_weights(Stage::Update)?;
+        self.watch.enter(Phase::Data);
+        Ok(())
+    }
+
+    /// Brings the shards of the weights that the other ranks of the data axis have written.
+    fn gather_weights(&mut self, stage: Stage) -> Result<()> {
+        let before = self.watch.enter(Phase::Reduce);
+        let gathered = self.groups.data.all_gather(&Call::new("all weights", stage), &self.store.own_weights()?)?;
+        let shards = Store::shards(&self.store.weights, gathered.len())?;
+        for (mut shard, arrived) in shards.into_iter().zip(gathered) {
+            // In memory that the ranks have in common it is there already.
+            if shard.data_ptr() != arrived.data_ptr() {
+                shard.f_copy_(&arrived)?;
+            }
         }
-        self.leave_collective(Phase::Data);
+        self.leave_collective(before);
         Ok(())
     }
 
@@ -261,6 +269,16 @@ impl Rank {
             traffic.received_bytes += part.received_bytes;
         }
         (self.watch.lap(), traffic)
+    }
+
+    /// The weights in full precision, in the layout of the store: what the ranks of the data axis keep a shard each of.
+    /// Every rank of the axis must call it.
+    ///
+    /// # Errors
+    /// What the collective reports.
+    pub fn full_weights(&mut self) -> Result<Tensor> {
+        let shards = self.groups.data.all_gather(&Call::new("full weights", Stage::Update), &self.store.masters)?;
+        Ok(Tensor::f_cat(&shards, 0)?)
     }
 
     /// The parameters, as they are now.

@@ -1,7 +1,7 @@
 //! Stochastic gradient descent with momentum and weight decay, in PyTorch's form.
 
 use crate::error::Result;
-use crate::torch::{SgdSettings, fused_sgd};
+use crate::torch::{UpdateRule, Updated, update};
 use tch::{Kind, Tensor};
 
 /// `g <- g + decay * w; v <- momentum * v + g; w <- w - rate * v`, with `v = g` in the first step.
@@ -12,11 +12,10 @@ pub struct Sgd {
     momentum: f64,
     decay: f64,
     velocity: Option<Tensor>,
-    steps: u64,
 }
 
 impl Sgd {
-    /// An optimizer for a shard of `size` values of type `kind`.
+    /// An optimizer for a shard of `size` weights of type `kind`.
     ///
     /// # Errors
     /// What libtorch reports, as when memory runs out.
@@ -25,16 +24,15 @@ impl Sgd {
             0.0 => None,
             _ => Some(Tensor::f_zeros([size as i64], (kind, tch::Device::Cpu))?),
         };
-        Ok(Self { momentum, decay, velocity, steps: 0 })
+        Ok(Self { momentum, decay, velocity })
     }
 
-    /// Updates `weights` in place with `gradients`, both `[size]`.
+    /// Updates `weights` in place with the sum of `gradients`, and writes them, rounded, to `shadow`; all `[size]`.
     ///
     /// # Errors
     /// What libtorch reports.
-    pub fn step(&mut self, weights: &Tensor, gradients: &Tensor, rate: f64) -> Result<()> {
-        let (momentum, decay, first) = (self.momentum, self.decay, self.steps == 0);
-        self.steps += 1;
-        fused_sgd(weights, gradients, self.velocity.as_ref(), SgdSettings { rate, momentum, decay, first })
+    pub fn step(&mut self, weights: &Tensor, shadow: Option<&Tensor>, gradients: &[Tensor], rate: f64) -> Result<()> {
+        let target = Updated { weights, velocity: self.velocity.as_ref(), shadow };
+        update(&target, gradients, UpdateRule { rate, momentum: self.momentum, decay: self.decay })
     }
 }

@@ -9,8 +9,10 @@ use crate::model::{ActivationId, Kind, LayerId};
 pub struct Sizes {
     /// Examples in a step, over all devices.
     pub batch_size: usize,
-    /// Bytes of a value of weights and activations.
+    /// Bytes of a value that layers compute with.
     pub value_bytes: usize,
+    /// Bytes of a weight as the optimizer keeps it: more than a value's with bf16.
+    pub master_bytes: usize,
     /// Whether the optimizer keeps velocities.
     pub momentum: bool,
 }
@@ -18,7 +20,7 @@ pub struct Sizes {
 /// Bytes on one device at the fullest moment of a step, which is the beginning of the backward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// Weights and biases.
+    /// Weights and biases, and the shard of this device in full precision where layers compute with less.
     pub weights: u64,
     /// Their gradients.
     pub gradients: u64,
@@ -45,10 +47,12 @@ pub fn of_rank(plan: &Plan, rank: usize, sizes: Sizes) -> Memory {
     let examples = share(sizes.batch_size, plan.mesh.data, data_rank).len();
     let shares = (0..plan.model.layers.len()).flat_map(|layer| plan.parameter_shares(layer, model_rank));
     let parameters: usize = shares.map(|share| share.len()).sum();
-    let weights = (parameters * sizes.value_bytes) as u64;
-    let optimizer = if sizes.momentum { weights.div_ceil(plan.mesh.data as u64) } else { 0 };
+    let computed = (parameters * sizes.value_bytes) as u64;
+    let shard = (parameters * sizes.master_bytes).div_ceil(plan.mesh.data) as u64;
+    let masters = if sizes.master_bytes == sizes.value_bytes { 0 } else { shard };
+    let optimizer = if sizes.momentum { shard } else { 0 };
     let per_example = kept(plan, model_rank, sizes.value_bytes) + working(plan, model_rank) * sizes.value_bytes;
-    Memory { weights, gradients: weights, optimizer, activations: (per_example * examples) as u64 }
+    Memory { weights: computed + masters, gradients: computed, optimizer, activations: (per_example * examples) as u64 }
 }
 
 /// What the rank with the most to hold holds.

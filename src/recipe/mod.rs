@@ -11,4 +11,4 @@ pub mod layers;
 pub mod settings;
 
 pub use layers::{Layered, SHIPPED};
-pub use settings::{Precision, Recipe};
+pub use settings::{Precision, Recipe, native_bf16};

@@ -92,11 +92,13 @@ pub struct TrainSettings {
     pub precision: Precision,
 }
 
-/// The type of activations, gradients and weights.
+/// The type of the numbers that layers compute with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
-    /// The best that the device computes natively.
+    /// bf16 where the device computes with it natively, else fp32.
     Auto,
+    /// bf16, with the weights kept in fp32 beside it and the loss in fp32.
+    Bf16,
     /// 32-bit floating point.
     Fp32,
     /// 64-bit floating point.
@@ -132,17 +134,19 @@ impl Precision {
     pub fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
+            Self::Bf16 => "bf16",
             Self::Fp32 => "fp32",
             Self::Fp64 => "fp64",
         }
     }
 
-    /// What is computed with: `auto` is fp32 on the CPU.
+    /// What is computed with on this machine's CPU.
     #[must_use]
     pub fn resolved(self) -> Self {
         match self {
-            Self::Auto | Self::Fp32 => Self::Fp32,
-            Self::Fp64 => Self::Fp64,
+            Self::Auto if native_bf16() => Self::Bf16,
+            Self::Auto => Self::Fp32,
+            other => other,
         }
     }
 
@@ -150,16 +154,33 @@ impl Precision {
     pub fn kind(self) -> tch::Kind {
         match self.resolved() {
             Self::Fp64 => tch::Kind::Double,
-            _ => tch::Kind::Float,
+            Self::Bf16 => tch::Kind::BFloat16,
+            Self::Auto | Self::Fp32 => tch::Kind::Float,
         }
     }
+
+    /// libtorch's name of what weights are kept in between steps.
+    pub fn master_kind(self) -> tch::Kind {
+        match self.kind() {
+            tch::Kind::BFloat16 => tch::Kind::Float,
+            kind => kind,
+        }
+    }
+}
+
+/// Whether the processor multiplies bf16 in hardware. Those with AMX have AVX512_BF16 too.
+pub fn native_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
 }
 
 impl FromStr for Precision {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        one_of("precision", text, [Self::Auto, Self::Fp32, Self::Fp64], Self::name)
+        one_of("precision", text, [Self::Auto, Self::Bf16, Self::Fp32, Self::Fp64], Self::name)
     }
 }
 

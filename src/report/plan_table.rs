@@ -159,7 +159,7 @@ fn exchanges(plan: &Plan, sizes: Sizes) -> String {
         ]);
     }
     if plan.mesh.data > 1 {
-        let parameters = of_rank(plan, 0, sizes).weights;
+        let parameters = of_rank(plan, 0, sizes).gradients;
         // Every other rank's shard goes out as a gradient and comes in as weights, or the other way round.
         let moved = show_bytes(2 * parameters * (plan.mesh.data as u64 - 1) / plan.mesh.data as u64);
         let row = ["after backward", "gradients", "reduce-scatter", "all-gather of weights", &moved, &moved];
@@ -193,7 +193,7 @@ pub fn to_json(plan: &Plan, sizes: Sizes) -> Value {
         .collect();
     json!({
         "model": plan.model.name, "mode": plan.mode.name(), "mesh": plan.mesh.to_string(),
-        "batch_size": sizes.batch_size, "value_bytes": sizes.value_bytes,
+        "batch_size": sizes.batch_size, "value_bytes": sizes.value_bytes, "master_bytes": sizes.master_bytes,
         "layers": layers, "exchanges": exchanges, "memory": memory,
     })
 }

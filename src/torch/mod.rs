@@ -20,14 +20,15 @@ unsafe extern "C" {
         gradients: *mut *mut C_tensor,
     ) -> *mut c_char;
     fn mpt_channels_last(tensor: *const C_tensor, result: *mut *mut C_tensor) -> *mut c_char;
-    fn mpt_fused_sgd(
+    fn mpt_update(
         parameters: *const C_tensor,
-        gradients: *const C_tensor,
+        gradients: *const *const C_tensor,
+        parts: i64,
         velocity: *const C_tensor,
+        shadow: *const C_tensor,
         rate: f64,
         momentum: f64,
         decay: f64,
-        first: bool,
     ) -> *mut c_char;
 }
 
@@ -118,39 +119,46 @@ pub fn channels_last(tensor: &Tensor) -> Result<Tensor> {
 
 /// The settings of one update.
 #[derive(Clone, Copy, Debug)]
-pub struct SgdSettings {
+pub struct UpdateRule {
     /// The learning rate.
     pub rate: f64,
     /// The share of the velocity that is kept.
     pub momentum: f64,
     /// The weight decay, added to the gradient.
     pub decay: f64,
-    /// Whether this is the first update, which sets the velocity to the gradient.
-    pub first: bool,
 }
 
-/// PyTorch's SGD in one pass over memory: `g += decay * p; v = momentum * v + g; p -= rate * v`, in place.
+/// What an update writes to: contiguous tensors of one size.
+pub struct Updated<'t> {
+    /// fp32 or fp64.
+    pub weights: &'t Tensor,
+    /// Of the type of the weights; `None` without momentum.
+    pub velocity: Option<&'t Tensor>,
+    /// The weights rounded to bf16, where the layers compute with those.
+    pub shadow: Option<&'t Tensor>,
+}
+
+/// PyTorch's SGD in one pass over memory, in place: `g = sum of the gradients in their order + decay * w;
+/// v = momentum * v + g; w -= rate * v; shadow = w`. (With velocities of zero, the first step gives `v = g`.)
+/// The gradients are of the shadow's type where there is one, else of the weights'.
 ///
 /// # Errors
-/// libtorch's own message: shapes or types that do not fit.
-pub fn fused_sgd(
-    parameters: &Tensor,
-    gradients: &Tensor,
-    velocity: Option<&Tensor>,
-    settings: SgdSettings,
-) -> Result<()> {
-    let velocity = velocity.map_or(ptr::null(), Tensor::as_ptr);
-    // SAFETY: the tensors outlive the call; it writes to the storage of the first and third, which no other thread
-    // reads at that time: the caller owns them.
+/// Shapes or types that do not fit.
+pub fn update(target: &Updated, gradients: &[Tensor], rule: UpdateRule) -> Result<()> {
+    let pointer = |tensor: Option<&Tensor>| tensor.map_or(ptr::null(), Tensor::as_ptr);
+    let parts: Vec<*const C_tensor> = gradients.iter().map(|part| part.as_ptr()).collect();
+    // SAFETY: the tensors outlive the call; it writes to the storage of the target's, which no other thread reads at
+    // that time: the caller owns them. `parts` holds as many pointers as the call is told.
     check(unsafe {
-        mpt_fused_sgd(
-            parameters.as_ptr(),
-            gradients.as_ptr(),
-            velocity,
-            settings.rate,
-            settings.momentum,
-            settings.decay,
-            settings.first,
+        mpt_update(
+            target.weights.as_ptr(),
+            parts.as_ptr(),
+            parts.len() as i64,
+            pointer(target.velocity),
+            pointer(target.shadow),
+            rule.rate,
+            rule.momentum,
+            rule.decay,
         )
     })
 }
@@ -181,21 +189,43 @@ mod tests {
     }
 
     #[test]
-    fn sgd_is_pytorchs_formula() {
-        let parameters = Tensor::from_slice(&[1.0f64, -2.0]);
+    fn an_update_is_pytorchs_formula() {
+        let weights = Tensor::from_slice(&[1.0f64, -2.0]);
         let velocity = Tensor::zeros([2], (Kind::Double, Device::Cpu));
-        let mut settings = SgdSettings { rate: 0.1, momentum: 0.9, decay: 0.01, first: true };
+        let target = Updated { weights: &weights, velocity: Some(&velocity), shadow: None };
+        let rule = UpdateRule { rate: 0.1, momentum: 0.9, decay: 0.01 };
         let (mut p, mut v) = ([1.0f64, -2.0], [0.0f64, 0.0]);
         for step in 0..3 {
-            let g = [0.5 + f64::from(step), -0.25];
-            fused_sgd(&parameters, &Tensor::from_slice(&g), Some(&velocity), settings).unwrap();
-            settings.first = false;
+            let parts = [[0.5 + f64::from(step), -0.5], [1.0, 0.25]];
+            update(&target, &parts.map(|part| Tensor::from_slice(&part)), rule).unwrap();
             for i in 0..2 {
-                v[i] = if step == 0 { g[i] + 0.01 * p[i] } else { 0.9 * v[i] + g[i] + 0.01 * p[i] };
+                let g = parts[0][i] + parts[1][i];
+                v[i] = if step == 0 { g + 0.01 * p[i] } else { 0.9 * v[i] + g + 0.01 * p[i] };
                 p[i] -= 0.1 * v[i];
             }
         }
-        let found = Vec::<f64>::try_from(&parameters).unwrap();
+        let found = Vec::<f64>::try_from(&weights).unwrap();
         assert!(found.iter().zip(p).all(|(a, b)| (a - b).abs() < 1e-14), "{found:?} {p:?}");
+    }
+
+    #[test]
+    fn the_shadow_is_the_rounded_weights() {
+        // More than one block of the kernel, and a rest; without a gradient and with a rate of 0 nothing else changes.
+        let size = 5000;
+        let weights = (Tensor::arange(size, (Kind::Float, Device::Cpu)) - 2500.0) * 1.000_123;
+        let shadow = Tensor::zeros([size], (Kind::BFloat16, Device::Cpu));
+        let gradient = Tensor::zeros([size], (Kind::BFloat16, Device::Cpu));
+        let target = Updated { weights: &weights, velocity: None, shadow: Some(&shadow) };
+        update(&target, &[gradient], UpdateRule { rate: 0.0, momentum: 0.0, decay: 0.0 }).unwrap();
+        assert_eq!(shadow, weights.to_kind(Kind::BFloat16));
+    }
+
+    #[test]
+    fn an_update_refuses_gradients_of_another_type() {
+        let weights = Tensor::zeros([4], (Kind::Float, Device::Cpu));
+        let target = Updated { weights: &weights, velocity: None, shadow: None };
+        let gradient = Tensor::zeros([4], (Kind::BFloat16, Device::Cpu));
+        let rule = UpdateRule { rate: 0.1, momentum: 0.0, decay: 0.0 };
+        assert!(update(&target, &[gradient], rule).unwrap_err().to_string().contains("BFloat16"));
     }
 }

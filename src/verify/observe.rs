@@ -120,8 +120,8 @@ fn run(
             reporter.report(Seen::Gradients(number, gradients.collect::<Result<_>>()?))?;
         }
     }
-    let weights =
-        rank.store().entries.iter().map(|entry| Ok((entry.share.clone(), rank.store().weight(entry)?.copy())));
+    let full = rank.full_weights()?;
+    let weights = rank.store().entries.iter().map(|entry| Ok((entry.share.clone(), entry.view(&full)?)));
     reporter.report(Seen::Weights(number, weights.collect::<Result<_>>()?))
 }
 

@@ -48,7 +48,10 @@ fn tiny<'a>(more: &[&'a str]) -> Vec<&'a str> {
 
 #[test]
 fn training_prints_the_result_lines_on_stdout_and_the_rest_on_stderr() {
-    let done = output(&tiny(&["--gpus", "2", "--mode", "model-parallel", "--steps", "12", "--seed", "7"]));
+    let fp32 = ["--precision", "fp32"];
+    let done = output(&tiny(
+        &[&["--gpus", "2", "--mode", "model-parallel", "--steps", "12", "--seed", "7"], &fp32[..]].concat(),
+    ));
     let (results, said) = (stdout(&done), stderr(&done));
     assert_eq!(done.status.code(), Some(0), "{said}");
     let lines: Vec<&str> = results.lines().collect();
@@ -181,7 +184,18 @@ fn missing_data_says_what_to_do() {
 
 #[test]
 fn plan_prints_json_that_parses() {
-    let done = output(&["plan", "--gpus", "2", "--mode", "model-parallel", "--device-memory", "600MiB", "--json"]);
+    let done = output(&[
+        "plan",
+        "--gpus",
+        "2",
+        "--mode",
+        "model-parallel",
+        "--device-memory",
+        "600MiB",
+        "--precision",
+        "fp32",
+        "--json",
+    ]);
     let value: serde_json::Value = serde_json::from_str(&stdout(&done)).unwrap();
     let before: Vec<&str> =
         value["exchanges"].as_array().unwrap().iter().map(|e| e["before"].as_str().unwrap()).collect();

@@ -99,6 +99,33 @@ fn splits_stay_close_in_fp32() {
     check("alexnet", 8, Kind::Float, 1e-4, &["1x2", "1x3"]);
 }
 
+/// bf16 keeps 8 bits, so that a sum in another order may round to a neighbour 2^-8 away, and gradients of noise, which
+/// nearly cancel, keep fewer good bits: biases that began at zero and are nothing but such sums were 7e-2 apart. A slice
+/// in place of a sum is 7e-1 apart.
+const BF16: f64 = 1e-1;
+
+#[test]
+fn splits_stay_close_in_bf16() {
+    for name in ["tiny", "tiny-residual", "tiny-concat", "lenet", "quick"] {
+        check(name, 8, Kind::BFloat16, BF16, &["1x2", "1x3", "2x2", "3x1"]);
+    }
+    check("alexnet", 4, Kind::BFloat16, BF16, &["1x2", "2x1"]);
+}
+
+/// What bf16 gives is what fp32 gives, but for its rounding, which also makes ties in max-pooling.
+#[test]
+fn bf16_stays_close_to_fp32() {
+    for name in ["lenet", "quick", "tiny-residual"] {
+        let model = model(name);
+        let precise = whole(&model, &trial(&model, 8, Kind::Float));
+        let rounded = whole(&model, &trial(&model, 8, Kind::BFloat16));
+        let comparison = Comparison::new(&model, &rounded, &precise).unwrap();
+        assert_eq!(comparison.first_difference(&model, 2.0 * BF16), None, "{name}: {comparison:?}");
+        assert!(comparison.losses.iter().all(|&apart| apart < 5e-3), "{name}: {comparison:?}");
+        assert!(comparison.largest() > 1e-4, "{name}: this was not bf16");
+    }
+}
+
 #[test]
 fn fewer_examples_than_ranks_still_give_the_same() {
     check("tiny", 2, Kind::Double, FP64, &["3x1", "4x1", "3x2"]);
