@@ -6,7 +6,7 @@ use crate::engine::worker::Assignment;
 use crate::error::Result;
 use crate::events::{Event, StopReason};
 use crate::launch::control::Control;
-use crate::launch::waiting;
+use crate::launch::environment;
 use crate::plan::{Mesh, Plan};
 use crate::recipe::{Layered, Precision, Recipe, native_bf16};
 use crate::report::{console, plan_table, progress::Progress, results, run_log::RunLog};
@@ -54,7 +54,7 @@ impl Train {
     /// # Errors
     /// The request cannot be carried out, or a rank failed.
     pub fn run(self) -> Result<u8> {
-        waiting::passively();
+        environment::suit_training();
         let begin = Instant::now();
         let mut layered = self.what.recipe(&self.place)?;
         set(&mut layered, "--epochs", "train.epochs", self.epochs)?;

@@ -2,8 +2,8 @@
 //!
 //! * [`threads`] ranks as threads of this process: CPU devices
 //! * [`control`] what ends a run early
-//! * [`waiting`] how OpenMP threads wait
+//! * [`environment`] what libtorch's run-time libraries are told before they are loaded
 
 pub mod control;
+pub mod environment;
 pub mod threads;
-pub mod waiting;

@@ -1,0 +1,43 @@
+//! What libtorch's run-time libraries read from the environment once, when they are loaded: how OpenMP's threads wait,
+//! and how malloc deals with memory that is freed.
+
+use std::env;
+use std::ffi::OsStr;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// By default OpenMP's threads spin while they wait, and on a machine that has anything else to do each of them burns
+/// the time that the one it waits for would need: a hundredfold slowdown was seen.
+const WAITING: (&str, &str) = ("OMP_WAIT_POLICY", "passive");
+
+/// Who sets this has chosen how threads wait in another way.
+const SPINNING: &str = "GOMP_SPINCOUNT";
+
+/// By default every large tensor is mapped afresh, and its pages are cleared by the kernel, in each step. Kept on one
+/// heap, freed memory is used again as it is; large pages need fewer look-ups. (glibc reads this; others ignore it.)
+const MEMORY: (&str, &str) = (
+    "GLIBC_TUNABLES",
+    "glibc.malloc.mmap_max=0:glibc.malloc.arena_max=1:glibc.malloc.trim_threshold=1099511627776:\
+     glibc.malloc.top_pad=67108864:glibc.malloc.hugetlb=1",
+);
+
+/// Starts this program again with what suits training, where the user has not chosen otherwise.
+///
+/// Returns only if there is nothing to do or the program cannot be started again; then it runs on as it is.
+pub fn suit_training() {
+    let unset = |name: &str| env::var_os(name).is_none();
+    let mut missing: Vec<(&str, &OsStr)> = Vec::new();
+    if unset(WAITING.0) && unset(SPINNING) {
+        missing.push((WAITING.0, WAITING.1.as_ref()));
+    }
+    if unset(MEMORY.0) {
+        missing.push((MEMORY.0, MEMORY.1.as_ref()));
+    }
+    if missing.is_empty() {
+        return;
+    }
+    if let Ok(program) = env::current_exe() {
+        // `exec` comes back only if it failed.
+        let _ = Command::new(program).args(env::args_os().skip(1)).envs(missing).exec();
+    }
+}
