@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::model::{LayerId, Shape};
 use crate::torch::channels_last;
 use std::collections::BTreeMap;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// A rank's share of a batch on its device.
 pub struct DeviceBatch {
@@ -33,7 +33,7 @@ impl DeviceBatch {
         let (wanted_height, wanted_width) = wanted.pixels.map_or((height, width), |(h, w)| (h as i64, w as i64));
         if examples > 0 {
             if (wanted_height, wanted_width) != (height, width) {
-                image = image.f_upsample_bilinear2d([wanted_height, wanted_width], false, None::<f64>, None::<f64>)?;
+                image = resized(&image, [wanted_height, wanted_width])?;
             }
             image = channels_last(&image)?;
         }
@@ -52,5 +52,35 @@ impl DeviceBatch {
     /// The examples of this share.
     pub fn examples(&self) -> usize {
         self.labels.numel()
+    }
+}
+
+/// `[N, C, H, W]` to `[N, C, H', W']`, bilinear with pixel centres aligned, as two matrix products: each axis is a
+/// linear map of its own, and products run several times faster than libtorch's loops over pixels.
+fn resized(image: &Tensor, [height, width]: [i64; 2]) -> Result<Tensor> {
+    let size = image.size();
+    let (down, across) = (interpolation(size[2], height, image.kind())?, interpolation(size[3], width, image.kind())?);
+    Ok(down.f_tr()?.f_matmul(&image.f_matmul(&across)?)?)
+}
+
+/// `[from, to]`: the matrix of linear interpolation, which is what it makes of the identity.
+fn interpolation(from: i64, to: i64, kind: Kind) -> Result<Tensor> {
+    let identity = Tensor::f_eye(from, (Kind::Double, Device::Cpu))?.f_unsqueeze(0)?;
+    Ok(identity.f_upsample_linear1d([to], false, None::<f64>)?.f_squeeze_dim(0)?.f_to_kind(kind)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resizing_is_bilinear_interpolation() {
+        let values = Tensor::arange(2 * 3 * 5 * 7, (Kind::Double, Device::Cpu)).f_sin().unwrap();
+        let image = values.view([2, 3, 5, 7]);
+        for size in [[13, 11], [40, 56], [3, 4], [5, 9]] {
+            let expected = image.upsample_bilinear2d(size, false, None::<f64>, None::<f64>);
+            let apart = (resized(&image, size).unwrap() - expected).abs().max().double_value(&[]);
+            assert!(apart < 1e-14, "{size:?}: {apart}");
+        }
     }
 }

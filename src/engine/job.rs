@@ -6,6 +6,7 @@ use super::worker::Assignment;
 use crate::data::{Augmentation, IdxDataset, Limited, Noise, Source, Subset, Synthetic};
 use crate::error::{Error, Result};
 use crate::launch::control::Control;
+use crate::model::rewrite::relu_after_pool;
 use crate::model::{Shape, shipped};
 use crate::plan::{Plan, plan};
 use crate::recipe::Recipe;
@@ -79,12 +80,12 @@ impl Job {
     }
 }
 
-/// The plan that a recipe asks for.
+/// The plan that a recipe asks for, of its model with the layers in the cheapest order.
 ///
 /// # Errors
 /// Its model cannot be read, or cannot be laid out over its devices.
 pub fn plan_of(recipe: &Recipe) -> Result<Plan> {
-    let model = shipped::load(&recipe.model.name, &recipe.model.edits)?;
+    let model = relu_after_pool(&shipped::load(&recipe.model.name, &recipe.model.edits)?);
     let (mesh, mode) = recipe.layout()?;
     plan(&model, mesh, mode)
 }

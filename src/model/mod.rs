@@ -7,6 +7,7 @@
 //! * [`reads`] which input channels a range of output channels reads: the one relation that every split follows from
 //! * [`cost`] parameters and multiply-accumulates
 //! * [`ranges`] sets of channels
+//! * [`rewrite`] the same function, cheaper
 //! * [`shipped`] the models that come with mpt
 
 pub mod cost;
@@ -15,6 +16,7 @@ pub mod kind;
 pub mod parse;
 pub mod ranges;
 pub mod reads;
+pub mod rewrite;
 pub mod shape;
 pub mod shipped;
 

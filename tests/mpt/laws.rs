@@ -5,12 +5,15 @@ use crate::networks::{network, pieces};
 use mpt::data::Noise;
 use mpt::engine::rank::Settings;
 use mpt::model::Model;
+use mpt::model::cost::Role;
 use mpt::model::parse::{Edits, parse};
+use mpt::model::rewrite::relu_after_pool;
 use mpt::model::shipped;
 use mpt::plan::{Adjoint, Mesh, Mode, Plan, plan};
 use mpt::verify::{Comparison, Observed, Trial, observe};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tch::Kind;
 
@@ -186,6 +189,28 @@ proptest! {
             if plan(&model, mesh, Mode::ModelParallel).is_ok() {
                 check_model(&model, 3, Kind::Double, FP64, &[&mesh.to_string(), &format!("2x{devices}")]);
             }
+        }
+    }
+}
+
+/// The reordered model that is trained is the model as written: the same bits, for no number is computed otherwise.
+#[test]
+fn relu_after_pool_is_the_same_network() {
+    for name in ["quick", "alexnet"] {
+        let written = model(name);
+        let rewritten = relu_after_pool(&written);
+        assert_ne!(rewritten, written, "{name} has no such layers");
+        let trial = trial(&written, 2, Kind::Double);
+        for mesh in ["1x1", "1x2"] {
+            let expected = observe(&laid_out(&written, mesh), &trial).unwrap();
+            let found = observe(&laid_out(&rewritten, mesh), &trial).unwrap();
+            let names = |run: &Observed, model: &Model| -> BTreeMap<_, _> {
+                let named = |(layer, role): &(usize, Role)| (model.layers[*layer].name.clone(), *role);
+                let both = run.gradients.iter().zip(run.weights.values());
+                both.map(|((key, gradient), weight)| (named(key), (gradient.copy(), weight.copy()))).collect()
+            };
+            assert_eq!(names(&found, &rewritten), names(&expected, &written), "{name} on {mesh}");
+            assert_eq!(found.outcomes, expected.outcomes, "{name} on {mesh}");
         }
     }
 }
