@@ -15,10 +15,12 @@
 //!
 //! 1. Split equals whole: the same seed and batch give the same losses, gradients and weights on any mesh.
 //! 2. Every random number is counter-based, keyed by seed, purpose, layer, time and global index.
-//! 3. Evaluation counts every example once, whatever the split.
+//! 3. Resumed equals uninterrupted: bitwise on the same processor, threads, precision and mode.
+//! 4. Evaluation counts every example once, whatever the split.
 
 #![deny(missing_docs)]
 
+pub mod checkpoint;
 pub mod cli;
 pub mod comm;
 pub mod data;

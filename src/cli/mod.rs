@@ -3,6 +3,7 @@
 
 mod options;
 mod plan;
+mod resume;
 mod show;
 mod train;
 mod verify;

@@ -4,12 +4,15 @@ use crate::error::{Error, Result};
 use crate::recipe::Layered;
 use clap::{Args, ValueEnum};
 
+/// The recipe where none is named.
+const DEFAULT_RECIPE: &str = "fashion-mnist";
+
 /// What to run.
 #[derive(Debug, Args)]
 pub struct What {
-    /// A shipped recipe, or a file ending in .toml (`mpt show recipes` lists them)
-    #[arg(long, value_name = "NAME|FILE", default_value = "fashion-mnist")]
-    recipe: String,
+    /// A shipped recipe, or a file ending in .toml (`mpt show recipes` lists them) [default: fashion-mnist]
+    #[arg(long, value_name = "NAME|FILE")]
+    recipe: Option<String>,
     /// A shipped model, or a file ending in .toml
     #[arg(long, value_name = "NAME|FILE")]
     model: Option<String>,
@@ -59,17 +62,30 @@ impl What {
     /// # Errors
     /// Names the option or the key, and what is wrong with it.
     pub fn recipe(&self, place: &Where) -> Result<Layered> {
-        let mut layered = Layered::from_recipe(&self.recipe)?;
-        layered.set_environment(|name| std::env::var(name).ok())?;
-        set(&mut layered, "--model", "model.name", self.model.as_ref())?;
-        set(&mut layered, "--batch-size", "train.batch_size", self.batch_size)?;
-        set(&mut layered, "--seed", "seed", self.seed)?;
-        set(&mut layered, "--precision", "train.precision", self.precision.as_ref())?;
-        set(&mut layered, "--gpus", "parallel.devices", place.gpus)?;
-        set(&mut layered, "--mode", "parallel.mode", place.mode.as_ref())?;
-        set(&mut layered, "--mesh", "parallel.mesh", place.mesh.as_ref())?;
-        self.assign(&mut layered)?;
+        let mut layered = Layered::from_recipe(self.recipe.as_deref().unwrap_or(DEFAULT_RECIPE))?;
+        self.lay(&mut layered, place)?;
         Ok(layered)
+    }
+
+    /// Lays the environment and these options over settings.
+    ///
+    /// # Errors
+    /// Names the option or the key, and what is wrong with it.
+    pub fn lay(&self, layered: &mut Layered, place: &Where) -> Result<()> {
+        layered.set_environment(|name| std::env::var(name).ok())?;
+        set(layered, "--model", "model.name", self.model.as_ref())?;
+        set(layered, "--batch-size", "train.batch_size", self.batch_size)?;
+        set(layered, "--seed", "seed", self.seed)?;
+        set(layered, "--precision", "train.precision", self.precision.as_ref())?;
+        set(layered, "--gpus", "parallel.devices", place.gpus)?;
+        set(layered, "--mode", "parallel.mode", place.mode.as_ref())?;
+        set(layered, "--mesh", "parallel.mesh", place.mesh.as_ref())?;
+        self.assign(layered)
+    }
+
+    /// The recipe that was named on the command line.
+    pub fn named_recipe(&self) -> Option<&str> {
+        self.recipe.as_deref()
     }
 
     /// Lays `--set` over the settings: after every other flag, for it names its key in full.

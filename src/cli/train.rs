@@ -1,21 +1,29 @@
 //! `mpt train`.
 
 use super::options::{What, Where, set};
+use super::resume::Resume;
+use crate::engine::saving::Saving;
 use crate::engine::session::{Job, run};
 use crate::engine::worker::Assignment;
 use crate::error::Result;
-use crate::events::{Event, StopReason};
+use crate::events::{Event, StopReason, Summary};
 use crate::launch::control::Control;
 use crate::launch::environment;
+use crate::model::shipped;
 use crate::plan::{Mesh, Plan};
 use crate::recipe::{Layered, Precision, Recipe, native_bf16};
-use crate::report::{console, plan_table, progress::Progress, results, run_log::RunLog};
+use crate::report::progress::{Progress, not_saved};
+use crate::report::run_log::{RunLog, runs_of};
+use crate::report::table::commas;
+use crate::report::{console, plan_table, results};
 use clap::Args;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// The exit code of a run that a signal ended is this and the signal's number, as shells have it.
+/// The exit code of a run that a signal ended after a checkpoint: EX_TEMPFAIL of sysexits.h, "try again later".
+const RESUMABLE_EXIT: u8 = 75;
+/// The exit code of a run that a signal ended without one is this and the signal's number, as shells have it.
 const SIGNAL_EXIT: i32 = 128;
 
 /// Arguments of `mpt train`.
@@ -43,6 +51,13 @@ pub struct Train {
     /// The folder that records the run [default: the next number under runs/RECIPE-MODEL/]
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
+    /// Go on with a run in its folder: `auto` (that of --run-dir, else the newest of this recipe and model; a new one
+    /// if there is none), a run directory, or one of its checkpoints
+    ///
+    /// The run keeps the settings that it was begun with. Flags may change how it is split and how long it goes on, but
+    /// nothing that would change its numbers.
+    #[arg(long, value_name = "auto|PATH")]
+    resume: Option<String>,
     /// Say nothing but the result
     #[arg(long)]
     quiet: bool,
@@ -56,40 +71,90 @@ impl Train {
     pub fn run(self) -> Result<u8> {
         environment::suit_training();
         let begin = Instant::now();
-        let mut layered = self.what.recipe(&self.place)?;
-        set(&mut layered, "--epochs", "train.epochs", self.epochs)?;
-        set(&mut layered, "--steps", "train.steps", self.steps)?;
-        set(&mut layered, "--max-time", "train.max_time", self.max_time.as_ref())?;
-        set(&mut layered, "--learning-rate", "optimizer.learning_rate", self.learning_rate)?;
-        set(&mut layered, "--data-dir", "data.dir", self.data_dir.as_ref())?;
-        self.what.assign(&mut layered)?;
+        let resume = self.find_resumed()?;
+        let mut layered = match &resume {
+            Some(resume) => resume.settings(|layered| self.lay(layered))?,
+            None => self.settings()?,
+        };
         let recipe = layered.recipe()?;
         self.place.check()?;
         let control = Control::until(recipe.train.max_time.and_then(|limit| begin.checked_add(limit)));
-        let job = Job::new(&recipe, control.clone())?;
+        let mut job = Job::new(&recipe, control.clone())?;
+        if let Some(checkpoint) = resume.as_ref().and_then(|resume| resume.checkpoint.clone()) {
+            job.resume(checkpoint)?;
+        }
         self.resolve(&mut layered, &recipe, &job)?;
-        let mut log = self.run_log(&recipe, &layered.to_toml(), &job)?;
+        let mut log = self.run_log(&recipe, &layered.to_toml(), &job, resume.as_ref())?;
+        let run_folder = log.as_ref().map(|log| log.folder().to_owned());
+        job.saving = run_folder.as_deref().and_then(|folder| Saving::new(&recipe, folder));
         if !self.quiet {
             console::say(&layered.to_toml());
-            announce(&job.assignment.plan);
+            announce(&job);
             console::say("");
         }
         control.catch_signals()?;
         let what = description(&recipe, &job.assignment.plan);
         let mut progress = Progress::new(begin, !self.quiet && std::io::stderr().is_terminal());
         let summary = run(job, &mut |event: &Event| {
-            if !self.quiet {
-                progress.event(event);
+            match event {
+                _ if !self.quiet => progress.event(event),
+                Event::NotSaved { step, problem } => console::say(&not_saved(*step, problem)),
+                _ => {}
             }
             if let Some(log) = &mut log {
                 log.event(event);
             }
         })?;
         console::results(&results::lines(&summary, &what))?;
-        Ok(match summary.stopped {
-            Some(StopReason::Signal(signal)) => u8::try_from(SIGNAL_EXIT + signal).unwrap_or(1),
+        Ok(self.end(&summary, run_folder.as_deref()))
+    }
+
+    /// The settings of a new run.
+    fn settings(&self) -> Result<Layered> {
+        let mut layered = self.what.recipe(&self.place)?;
+        self.lay(&mut layered)?;
+        Ok(layered)
+    }
+
+    /// Lays the environment and every flag over settings.
+    fn lay(&self, layered: &mut Layered) -> Result<()> {
+        self.what.lay(layered, &self.place)?;
+        set(layered, "--epochs", "train.epochs", self.epochs)?;
+        set(layered, "--steps", "train.steps", self.steps)?;
+        set(layered, "--max-time", "train.max_time", self.max_time.as_ref())?;
+        set(layered, "--learning-rate", "optimizer.learning_rate", self.learning_rate)?;
+        set(layered, "--data-dir", "data.dir", self.data_dir.as_ref())?;
+        self.what.assign(layered)
+    }
+
+    /// The run to go on with, if one was asked for and there is one.
+    fn find_resumed(&self) -> Result<Option<Resume>> {
+        let Some(argument) = &self.resume else { return Ok(None) };
+        let asked = || {
+            let recipe = self.settings()?.recipe()?;
+            let model = shipped::load(&recipe.model.name, &recipe.model.edits)?;
+            Ok((recipe.name, model.name))
+        };
+        let found = Resume::find(argument, self.run_dir.as_deref(), asked)?;
+        if let (Some(found), Some(recipe)) = (&found, self.what.named_recipe()) {
+            found.check_recipe(recipe)?;
+        }
+        Ok(found)
+    }
+
+    /// Says how to go on with a run that was stopped; gives the exit code.
+    fn end(&self, summary: &Summary, run: Option<&Path>) -> u8 {
+        let resumable = run.filter(|_| summary.saved);
+        if let (Some(run), Some(StopReason::Signal(_) | StopReason::Time), false) =
+            (resumable, summary.stopped, self.quiet)
+        {
+            console::say(&format!("go on with: mpt train --resume {}", console::quoted(run)));
+        }
+        match (summary.stopped, resumable) {
+            (Some(StopReason::Signal(_)), Some(_)) => RESUMABLE_EXIT,
+            (Some(StopReason::Signal(signal)), None) => u8::try_from(SIGNAL_EXIT + signal).unwrap_or(1),
             _ => 0,
-        })
+        }
     }
 }
 
@@ -115,15 +180,20 @@ impl Train {
     }
 
     /// The record of the run; `None`, with a word on stderr, where nobody named a folder and none can be written.
-    fn run_log(&self, recipe: &Recipe, effective: &str, job: &Job) -> Result<Option<RunLog>> {
-        let log = match &self.run_dir {
-            Some(folder) => Some(RunLog::in_folder(folder, effective, &job.devices)?),
-            None => {
-                let name = format!("{}-{}", recipe.name, job.assignment.plan.model.name);
-                let begun = RunLog::numbered(&name, effective, &job.devices);
+    fn run_log(&self, recipe: &Recipe, effective: &str, job: &Job, resume: Option<&Resume>) -> Result<Option<RunLog>> {
+        let log = match (resume, &self.run_dir) {
+            (Some(Resume { run, checkpoint, .. }), _) => {
+                let position = checkpoint.as_ref().map(|checkpoint| checkpoint.state.position).unwrap_or_default();
+                Some(RunLog::resumed(run, effective, &job.devices, &position)?)
+            }
+            (None, Some(folder)) => Some(RunLog::in_folder(folder, effective, &job.devices)?),
+            (None, None) => {
+                let parent = runs_of(&recipe.name, &job.assignment.plan.model.name);
+                let begun = RunLog::numbered(&parent, effective, &job.devices);
+                let parent = parent.display();
                 begun
                     .map_err(|error| {
-                        console::say(&format!("this run is not recorded: runs/{name} cannot be written: {error}"))
+                        console::say(&format!("this run is not recorded: {parent} cannot be written: {error}"))
                     })
                     .ok()
             }
@@ -135,7 +205,8 @@ impl Train {
     }
 }
 
-fn announce(plan: &Plan) {
+fn announce(job: &Job) {
+    let Assignment { plan, begin, total_steps, .. } = &job.assignment;
     let Mesh { data, model } = plan.mesh;
     console::say(&format!("plan: {}, {}, {data} data x {model} model", plan.model.name, plan.mode));
     for line in plan_table::exchange_lines(plan) {
@@ -145,6 +216,10 @@ fn announce(plan: &Plan) {
         console::say(&format!(
             "  after backward: gradients summed over {data} ranks, each updating its shard of the weights"
         ));
+    }
+    if let Some(checkpoint) = begin {
+        let (folder, step) = (checkpoint.folder.display(), commas(checkpoint.state.position.step));
+        console::say(&format!("resumed after step {step} of {}, from {folder}", commas(*total_steps)));
     }
 }
 

@@ -66,6 +66,7 @@ impl Job {
             total_steps,
             steps_per_epoch,
             control,
+            begin: None,
         };
         Ok(Self {
             assignment,
@@ -76,6 +77,7 @@ impl Job {
             augmentation: Augmentation { flip: recipe.data.flip, crop: recipe.data.crop },
             devices,
             max_time: recipe.train.max_time,
+            saving: None,
         })
     }
 }

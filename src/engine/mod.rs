@@ -3,6 +3,7 @@
 //!
 //! * [`rank`] a rank and its training step: start here
 //! * [`exchange`] the plan's exchanges on a collective
+//! * [`layout`] where each parameter lies in a rank's flat buffers
 //! * [`parameters`] the flat buffers of weights and gradients
 //! * [`table`] from layer kinds to layers
 //! * [`input`] a batch on its way to the device
@@ -10,15 +11,18 @@
 //! * [`recording`] what a rank saw, for comparing runs
 //! * [`worker`] a rank from start to end
 //! * [`session`] the loop
+//! * [`saving`] when a checkpoint is due, and how shards become whole parameters
 //! * [`job`] from a recipe to all that a run needs: whatever can fail before the first step fails there
 
 pub mod exchange;
 pub mod input;
 pub mod job;
+pub mod layout;
 pub mod parameters;
 pub mod phases;
 pub mod rank;
 pub mod recording;
+pub mod saving;
 pub mod session;
 pub mod table;
 pub mod worker;

@@ -2,32 +2,21 @@
 //! the sum of gradients over the data axis and the update are each one pass over memory, cut into equal shards without
 //! regard to where a tensor ends.
 
+use super::layout::{Entry, Layout, Run, shard_of};
+use crate::checkpoint::TensorFile;
 use crate::comm::{Call, Collective, Stage};
 use crate::error::Result;
 use crate::layers::Parameters;
 use crate::model::LayerId;
 use crate::model::cost::{self, Role};
 use crate::model::initial::Distribution;
-use crate::plan::{ParameterShare, Plan};
+use crate::plan::Plan;
 use crate::random::{Purpose, Stream};
 use std::ops::Range;
 use tch::{Kind, Tensor};
 
-/// Values between the starts of two parameters are a multiple of this: 64 bytes in fp32, a cache line and the widest
-/// vector register.
-const ALIGNMENT: usize = 16;
-
 /// Values that are drawn before they are moved to the buffer: 8 MiB of them.
 const DRAWN_AT_ONCE: usize = 1 << 20;
-
-/// One parameter, or a rank's share of one, and where it lies in the buffers.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    /// What part of which parameter.
-    pub share: ParameterShare,
-    /// Where its values lie in the buffers.
-    pub values: Range<usize>,
-}
 
 /// All parameters of a rank.
 pub struct Store {
@@ -51,32 +40,61 @@ impl Store {
     /// # Errors
     /// What libtorch reports, as when memory runs out, and what the collective reports.
     pub fn new(plan: &Plan, rank: usize, data: &mut dyn Collective, seed: u64, kind: Kind) -> Result<Self> {
-        let mut entries = Vec::new();
-        let mut end = 0;
-        for layer in 0..plan.model.layers.len() {
-            for share in plan.parameter_shares(layer, plan.mesh.model_rank(rank)) {
-                let start = end;
-                end = (start + share.len()).next_multiple_of(ALIGNMENT);
-                entries.push(Entry { values: start..start + share.len(), share });
+        let store = Self::zeros(plan, rank, data, kind)?;
+        store.entries.iter().try_for_each(|entry| store.draw(plan, entry, seed))?;
+        store.round()
+    }
+
+    /// The parameters of a rank as a file has them. The ranks of the group `data` read a shard each; what they read is
+    /// not yet gathered.
+    ///
+    /// # Errors
+    /// The file cannot be read, and what libtorch and the collective report.
+    pub fn restored(
+        plan: &Plan,
+        rank: usize,
+        data: &mut dyn Collective,
+        kind: Kind,
+        file: &TensorFile,
+    ) -> Result<Self> {
+        let store = Self::zeros(plan, rank, data, kind)?;
+        store.read(plan, &store.masters, file)?;
+        store.round()
+    }
+
+    fn zeros(plan: &Plan, rank: usize, data: &mut dyn Collective, kind: Kind) -> Result<Self> {
+        let layout = Layout::new(plan, plan.mesh.model_rank(rank));
+        let (shard, size) = (layout.shard(data.rank()), layout.size as i64);
+        let on_cpu = |kind| (kind, tch::Device::Cpu);
+        let weights = data.common(&Call::new("all weights", Stage::Begin), Tensor::f_empty([size], on_cpu(kind))?)?;
+        let own = weights.f_narrow(0, shard.start as i64, shard.len() as i64)?;
+        let mut masters = if kind == Kind::BFloat16 { own.f_to_kind(Kind::Float)? } else { own };
+        let _ = masters.f_zero_()?;
+        let gradients = Tensor::f_zeros([size], on_cpu(kind))?;
+        Ok(Self { entries: layout.entries, weights, gradients, masters, shard })
+    }
+
+    /// Writes what the masters hold, rounded, to the values that layers compute with, where those are others.
+    fn round(self) -> Result<Self> {
+        if let Some(mut shadow) = self.shadow()? {
+            shadow.f_copy_(&self.masters)?;
+        }
+        Ok(self)
+    }
+
+    /// Reads this rank's shard of what lies like the weights, `[shard]`, from a file of whole parameters.
+    ///
+    /// # Errors
+    /// The file cannot be read, or lacks a parameter.
+    pub fn read(&self, plan: &Plan, target: &Tensor, file: &TensorFile) -> Result<()> {
+        for entry in &self.entries {
+            let name = cost::parameter_name(&plan.model, entry.share.layer, entry.share.role);
+            for Run { place, whole } in entry.runs(&self.shard) {
+                let mut target = target.f_narrow(0, (place - self.shard.start) as i64, whole.len() as i64)?;
+                target.f_copy_(&file.values(&name, whole)?)?;
             }
         }
-        let size = end.next_multiple_of(ALIGNMENT * data.size());
-        let on_cpu = |kind| (kind, tch::Device::Cpu);
-        let weights =
-            data.common(&Call::new("all weights", Stage::Begin), Tensor::f_empty([size as i64], on_cpu(kind))?)?;
-        let shard = shard_of(size, data.rank(), data.size());
-        let own = weights.f_narrow(0, shard.start as i64, shard.len() as i64)?;
-        let masters = if kind == Kind::BFloat16 { own.f_to_kind(Kind::Float)? } else { own };
-        let gradients = Tensor::f_zeros([size as i64], on_cpu(kind))?;
-        let mut store = Self { entries, weights, gradients, masters, shard };
-        let _ = store.masters.f_zero_()?;
-        for entry in &store.entries {
-            store.draw(plan, entry, seed)?;
-        }
-        if let Some(mut shadow) = store.shadow()? {
-            shadow.f_copy_(&store.masters)?;
-        }
-        Ok(store)
+        Ok(())
     }
 
     /// Draws those of a parameter's values that lie in the own shard, each by its index in the whole parameter, some
@@ -91,19 +109,14 @@ impl Store {
         };
         let stream = Stream::new(seed, purpose, share.layer as u32, 0);
         let mut drawn = Vec::with_capacity(DRAWN_AT_ONCE);
-        let mut place = entry.values.start;
-        let mut to = place.max(self.shard.start);
-        for indices in whole_indices(share) {
-            let places = place..place + indices.len();
-            place = places.end;
-            let own = places.start.max(self.shard.start)..places.end.min(self.shard.end);
-            let mut from = own.start;
-            while from < own.end {
-                let count = (own.end - from).min(DRAWN_AT_ONCE - drawn.len());
+        let mut to = entry.values.start.max(self.shard.start);
+        for Run { whole, .. } in entry.runs(&self.shard) {
+            let mut from = whole.start;
+            while from < whole.end {
+                let count = (whole.end - from).min(DRAWN_AT_ONCE - drawn.len());
                 let begin = drawn.len();
                 drawn.resize(begin + count, 0.0);
-                let first = indices.start + (from - places.start);
-                fill(&stream, parameter.distribution, first as u64, &mut drawn[begin..]);
+                fill(&stream, parameter.distribution, from as u64, &mut drawn[begin..]);
                 from += count;
                 if drawn.len() == DRAWN_AT_ONCE {
                     to = self.keep(to, &mut drawn)?;
@@ -202,38 +215,10 @@ fn fill(stream: &Stream, distribution: Distribution, first: u64, values: &mut [f
     }
 }
 
-impl Entry {
-    /// The view of this parameter in a buffer of the store's layout, in its shape.
-    ///
-    /// # Errors
-    /// What libtorch reports.
-    pub fn view(&self, buffer: &Tensor) -> Result<Tensor> {
-        let flat = buffer.f_narrow(0, self.values.start as i64, self.values.len() as i64)?;
-        let shape: Vec<i64> = self.share.shape().into_iter().map(|size| size as i64).collect();
-        Ok(flat.f_view(&shape[..])?)
-    }
-}
-
-fn shard_of(size: usize, shard: usize, shards: usize) -> Range<usize> {
-    let length = size / shards;
-    shard * length..(shard + 1) * length
-}
-
-/// The runs of indices of the whole parameter, in row-major order, that make up a share.
-fn whole_indices(share: &ParameterShare) -> impl Iterator<Item = Range<usize>> + '_ {
-    let length = share.whole[share.dimension];
-    let outer: usize = share.whole[..share.dimension].iter().product();
-    let inner: usize = share.whole[share.dimension + 1..].iter().product();
-    (0..outer).flat_map(move |row| {
-        share.held.ranges().map(move |range| (row * length + range.start) * inner..(row * length + range.end) * inner)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::comm::local;
-    use crate::model::Channels;
     use crate::model::{parse::Edits, shipped};
     use crate::plan::{Mode, plan};
     use std::thread;
@@ -241,14 +226,6 @@ mod tests {
     fn alone(plan: &Plan, rank: usize, seed: u64, kind: Kind) -> Store {
         let mut group = local::group(&[rank]);
         Store::new(plan, rank, &mut group[0], seed, kind).unwrap()
-    }
-
-    #[test]
-    fn a_share_covers_the_indices_of_its_slice() {
-        let held: Channels = [1..2, 3..4].into_iter().collect();
-        let share = ParameterShare { layer: 0, role: Role::Weight, whole: vec![2, 4, 3], dimension: 1, held };
-        let indices: Vec<usize> = whole_indices(&share).flatten().collect();
-        assert_eq!(indices, [3, 4, 5, 9, 10, 11, 15, 16, 17, 21, 22, 23]);
     }
 
     #[test]

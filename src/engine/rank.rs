@@ -6,6 +6,7 @@ use super::parameters::Store;
 use super::phases::{Phase, Phases, Stopwatch};
 use super::recording::{Quantity, Recording};
 use super::table;
+use crate::checkpoint::Checkpoint;
 use crate::comm::{Call, Groups, Stage, Traffic};
 use crate::error::{Error, Result};
 use crate::layers::{Context, Layer, Loss, Outcome};
@@ -54,6 +55,15 @@ pub struct Agreed {
     pub stop: bool,
 }
 
+/// What a rank alone keeps between steps: its shard of what lies like the weights, in full precision.
+#[derive(Debug)]
+pub struct Shard {
+    /// The weights, `[shard]`.
+    pub masters: Tensor,
+    /// The velocities, `[shard]`; `None` without momentum.
+    pub velocity: Option<Tensor>,
+}
+
 impl Rank {
     /// A rank at the start of a run.
     ///
@@ -61,8 +71,30 @@ impl Rank {
     /// What libtorch reports, as when memory runs out.
     pub fn new(plan: Arc<Plan>, rank: usize, mut groups: Groups, settings: Settings) -> Result<Self> {
         let store = Store::new(&plan, rank, groups.data.as_mut(), settings.seed, settings.kind)?;
-        let masters = (store.masters.numel(), store.masters.kind());
-        let optimizer = Sgd::new(settings.momentum, settings.weight_decay, masters.0, masters.1)?;
+        let optimizer = optimizer(&store, settings)?;
+        Self::with(plan, rank, groups, store, optimizer)
+    }
+
+    /// A rank where a checkpoint ends.
+    ///
+    /// # Errors
+    /// What libtorch reports, and the checkpoint's files, which may have gone since they were looked at.
+    pub fn resumed(
+        plan: Arc<Plan>,
+        rank: usize,
+        mut groups: Groups,
+        settings: Settings,
+        checkpoint: &Checkpoint,
+    ) -> Result<Self> {
+        let store = Store::restored(&plan, rank, groups.data.as_mut(), settings.kind, &checkpoint.model)?;
+        let optimizer = optimizer(&store, settings)?;
+        if let (Some(velocity), Some(file)) = (optimizer.velocity(), &checkpoint.optimizer) {
+            store.read(&plan, velocity, file)?;
+        }
+        Self::with(plan, rank, groups, store, optimizer)
+    }
+
+    fn with(plan: Arc<Plan>, rank: usize, groups: Groups, store: Store, optimizer: Sgd) -> Result<Self> {
         let needs_gradient = plan.model.needs_gradient();
         let mut layers = Vec::with_capacity(plan.model.layers.len());
         for layer in 0..plan.model.layers.len() {
@@ -281,6 +313,12 @@ impl Rank {
         Ok(Tensor::f_cat(&shards, 0)?)
     }
 
+    /// What this rank alone keeps between steps, as it is now: the memory that the next step writes to.
+    pub fn shard(&self) -> Shard {
+        let velocity = self.optimizer.velocity().map(Tensor::shallow_clone);
+        Shard { masters: self.store.masters.shallow_clone(), velocity }
+    }
+
     /// The parameters, as they are now.
     pub fn store(&self) -> &Store {
         &self.store
@@ -315,6 +353,10 @@ impl Rank {
     fn in_layer(&self, layer: LayerId, error: Error) -> Error {
         error.within(format!("rank {}: layer {}", self.rank, self.plan.model.layers[layer].name))
     }
+}
+
+fn optimizer(store: &Store, settings: Settings) -> Result<Sgd> {
+    Sgd::new(settings.momentum, settings.weight_decay, store.masters.numel(), store.masters.kind())
 }
 
 /// What the forward pass need not hold any longer after a layer.

@@ -1,10 +1,13 @@
 //! The loop: epochs of training, an evaluation after each, until the last step or an early end. It gives orders to the
 //! ranks, puts their reports together, and says what happened as events.
 
-use super::worker::{Assignment, Order, Report, work};
+use super::rank::Shard;
+use super::saving::Saving;
+use super::worker::{Assignment, Batches, Order, Report, work};
+use crate::checkpoint::Position;
 use crate::data::{Augmentation, LoaderOptions, MaskSpec, Order as DataOrder, Source, start};
 use crate::error::{Error, Result};
-use crate::events::{Epoch, Event, RankStep, Started, Step, StopReason, Summary};
+use crate::events::{Epoch, Event, RankStep, Saved, Started, Step, StopReason, Summary};
 use crate::launch::threads::{self, Crew};
 use crate::layers::Outcome;
 use crate::model::Kind;
@@ -31,6 +34,8 @@ pub struct Job {
     pub devices: Vec<String>,
     /// The time after which the run ends, to be told at the start.
     pub max_time: Option<Duration>,
+    /// Where and when checkpoints are written; `None`: there are none.
+    pub saving: Option<Saving>,
 }
 
 /// The dropout layers of a model, for the loader to draw masks for.
@@ -62,17 +67,10 @@ pub fn run(job: Job, listen: &mut dyn FnMut(&Event)) -> Result<Summary> {
     let crew = threads::start(seats, move |rank, (groups, orders), reporter| {
         work(&assignment, rank, groups, &orders, reporter)
     })?;
-    Session {
-        job,
-        crew,
-        orders,
-        listen,
-        steps: 0,
-        examples: 0,
-        train_time: Duration::ZERO,
-        loader_wait: Duration::ZERO,
-    }
-    .run()
+    let position = job.assignment.begin.as_ref().map(|checkpoint| checkpoint.state.position);
+    let saved = position.map(|position| position.step);
+    let position = position.unwrap_or_default();
+    Session { job, crew, orders, listen, position, saved, begin: Instant::now() }.run()
 }
 
 struct Session<'l> {
@@ -80,38 +78,38 @@ struct Session<'l> {
     crew: Crew<Report>,
     orders: Vec<Sender<Order>>,
     listen: &'l mut dyn FnMut(&Event),
-    steps: u64,
-    examples: u64,
-    train_time: Duration,
-    loader_wait: Duration,
+    position: Position,
+    /// The step of the newest checkpoint.
+    saved: Option<u64>,
+    begin: Instant,
 }
 
 impl Session<'_> {
     fn run(mut self) -> Result<Summary> {
-        let begin = Instant::now();
+        let time_before = self.position.whole_time;
         self.say(Event::Started(self.length()));
-        let (mut last, mut stopped) = (None, None);
-        for epoch in 0..self.job.epochs {
-            let done = self.epoch(epoch)?;
-            last = Some(done);
-            stopped = match done.test {
+        let (last, stopped) = loop {
+            let done = self.epoch(time_before)?;
+            let stopped = match done.test {
                 // A signal ended the evaluation of a whole epoch.
                 None => self.job.assignment.control.wish(),
                 Some(_) => done.cut_short,
             };
-            if stopped.is_some() {
-                break;
+            if stopped.is_some() || self.position.epoch >= self.job.epochs {
+                break (done, stopped);
             }
-        }
+            self.position = self.position.next_epoch();
+        };
         self.orders.clear();
         while self.crew.next_report()?.is_some() {}
         let summary = Summary {
-            last,
-            steps: self.steps,
-            examples: self.examples,
-            train_time: self.train_time,
-            whole_time: begin.elapsed(),
+            last: Some(last),
+            steps: self.position.step,
+            examples: self.position.examples,
+            train_time: self.position.train_time,
+            whole_time: time_before + self.begin.elapsed(),
             stopped,
+            saved: self.saved == Some(self.position.step),
             devices: self.job.devices.clone(),
         };
         self.say(Event::Finished(summary.clone()));
@@ -128,6 +126,7 @@ impl Session<'_> {
             devices: self.job.devices.clone(),
             steps_per_epoch,
             total_steps,
+            steps_done: self.position.step,
             epochs: self.job.epochs,
             train_examples: self.job.train.len() as u64,
             test_examples: self.job.test.len() as u64,
@@ -135,40 +134,71 @@ impl Session<'_> {
         }
     }
 
-    fn epoch(&mut self, epoch: u64) -> Result<Epoch> {
-        let (time_before, wait_before) = (self.train_time, self.loader_wait);
-        let (train, mut cut_short) = self.train(epoch)?;
-        let all_steps = self.job.assignment.total_steps;
-        if cut_short.is_none()
-            && self.steps >= all_steps
-            && self.steps < self.job.epochs.saturating_mul(self.job.assignment.steps_per_epoch)
-        {
-            cut_short = Some(StopReason::Steps);
+    /// What is left of the epoch at hand: its training, a checkpoint, its evaluation. In this order: of a run that ends
+    /// while it evaluates nothing is lost, for the evaluation can be done again.
+    fn epoch(&mut self, time_before: Duration) -> Result<Epoch> {
+        let cut_short = self.train(time_before)?;
+        let epoch = self.position.epoch;
+        let ends = cut_short.is_some() || epoch == self.job.epochs;
+        if ends || self.job.saving.as_ref().is_some_and(|saving| saving.is_due_after(epoch)) {
+            self.save(time_before)?;
         }
-        let (train_time, loader_wait) = (self.train_time - time_before, self.loader_wait - wait_before);
         let begin = Instant::now();
         // Who sends a signal wants the end, not another evaluation.
         let test = match cut_short {
             Some(StopReason::Signal(_)) => None,
             _ => self.evaluate()?,
         };
-        let epoch =
-            Epoch { epoch: epoch + 1, train, test, train_time, loader_wait, test_time: begin.elapsed(), cut_short };
+        let Position { epoch_outcome: train, epoch_train_time: train_time, epoch_loader_wait: loader_wait, .. } =
+            self.position;
+        let epoch = Epoch { epoch, train, test, train_time, loader_wait, test_time: begin.elapsed(), cut_short };
         self.say(Event::Epoch(epoch));
         Ok(epoch)
     }
 
-    fn train(&mut self, epoch: u64) -> Result<(Outcome, Option<StopReason>)> {
+    /// Trains to the end of the epoch, with a checkpoint where one is due on the way. Says why if the end is early.
+    fn train(&mut self, time_before: Duration) -> Result<Option<StopReason>> {
+        let Assignment { total_steps, steps_per_epoch, .. } = self.job.assignment;
+        let mut streams = Vec::new();
+        loop {
+            let of_run = total_steps.saturating_sub(self.position.step);
+            let of_epoch = steps_per_epoch - self.position.steps_in_epoch;
+            if of_epoch == 0 {
+                let over = of_run == 0 && self.position.epoch < self.job.epochs;
+                return Ok(over.then_some(StopReason::Steps));
+            }
+            if of_run == 0 {
+                return Ok(Some(StopReason::Steps));
+            }
+            if streams.is_empty() {
+                streams = self.batches()?;
+            }
+            let ahead = self.job.saving.as_ref().map_or(u64::MAX, |saving| saving.steps_ahead(&self.position));
+            let limit = of_run.min(of_epoch).min(ahead);
+            self.order(streams.iter().map(|batches| Order::Train { batches: batches.clone(), limit }))?;
+            if self.steps()? {
+                return Ok(self.job.assignment.control.wish());
+            }
+            if limit == ahead && limit < of_epoch {
+                self.save(time_before)?;
+            }
+        }
+    }
+
+    /// The batches of the epoch at hand that have not been trained on, for each rank.
+    fn batches(&self) -> Result<Vec<Batches>> {
         let options = LoaderOptions {
-            order: DataOrder::Shuffled { epoch },
+            order: DataOrder::Shuffled { epoch: self.position.epoch - 1 },
             masks: masks(&self.job.assignment.plan),
             augmentation: self.job.augmentation,
+            skip_batches: self.position.steps_in_epoch,
             ..self.loader_options()
         };
-        let limit = self.job.assignment.total_steps - self.steps;
-        let streams = start(Arc::clone(&self.job.train), options)?;
-        self.order(streams.into_iter().map(|batches| Order::Train { batches, limit }))?;
-        let mut total = Outcome::default();
+        start(Arc::clone(&self.job.train), options)
+    }
+
+    /// Follows the ranks through an order to train; says whether they left it early.
+    fn steps(&mut self) -> Result<bool> {
         let mut ranks: Vec<Option<RankStep>> = vec![None; self.orders.len()];
         let (mut ended, mut stopped) = (0, false);
         while ended < self.orders.len() {
@@ -177,31 +207,69 @@ impl Session<'_> {
                     ranks[rank] = Some(own);
                     if ranks.iter().all(Option::is_some) {
                         let own = ranks.iter_mut().filter_map(Option::take).collect();
-                        total.add(&outcome);
-                        self.step(epoch, outcome, total, learning_rate, own);
+                        self.step(outcome, learning_rate, own);
                     }
                 }
                 Report::Done { stopped: early } => {
                     ended += 1;
                     stopped |= early;
                 }
-                Report::Evaluated { .. } => {}
+                Report::Evaluated { .. } | Report::Shard { .. } => {}
             }
         }
-        let reason = if stopped { self.job.assignment.control.wish() } else { None };
-        Ok((total, reason))
+        Ok(stopped)
     }
 
-    fn step(&mut self, epoch: u64, outcome: Outcome, epoch_outcome: Outcome, learning_rate: f64, ranks: Vec<RankStep>) {
-        self.steps += 1;
-        self.examples += outcome.examples;
+    fn step(&mut self, outcome: Outcome, learning_rate: f64, ranks: Vec<RankStep>) {
         // The ranks go in step, so one rank's clock tells the time of all. The slowest rank's time of each step would
         // count a delay twice: as its own, and as the others' waiting in the next step.
         let (time, loader_wait) = ranks.first().map(|own| (own.phases.total(), own.loader_wait)).unwrap_or_default();
-        self.train_time += time.saturating_sub(loader_wait);
-        self.loader_wait += loader_wait;
-        let step = self.steps;
-        self.say(Event::Step(Step { step, epoch: epoch + 1, outcome, epoch_outcome, learning_rate, time, ranks }));
+        let training = time.saturating_sub(loader_wait);
+        let position = &mut self.position;
+        position.step += 1;
+        position.steps_in_epoch += 1;
+        position.examples += outcome.examples;
+        position.epoch_outcome.add(&outcome);
+        position.epoch_train_time += training;
+        position.epoch_loader_wait += loader_wait;
+        position.train_time += training;
+        let Position { step, epoch, epoch_outcome, .. } = *position;
+        self.say(Event::Step(Step { step, epoch, outcome, epoch_outcome, learning_rate, time, ranks }));
+    }
+
+    /// Writes a checkpoint, unless there is one of this step. One that cannot be written does not end the run.
+    fn save(&mut self, time_before: Duration) -> Result<()> {
+        let step = self.position.step;
+        if self.job.saving.is_none() || self.saved == Some(step) {
+            return Ok(());
+        }
+        let begin = Instant::now();
+        let shards = self.shards()?;
+        self.position.whole_time = time_before + self.begin.elapsed();
+        let Some(saving) = &self.job.saving else { return Ok(()) };
+        match saving.write(&self.job.assignment.plan, self.position, &shards) {
+            Ok(folder) => {
+                self.saved = Some(step);
+                self.say(Event::Saved(Saved { step, folder, time: begin.elapsed() }));
+            }
+            Err(problem) => self.say(Event::NotSaved { step, problem }),
+        }
+        Ok(())
+    }
+
+    /// What each rank holds, in rank order. The ranks leave it as it is until they get another order.
+    fn shards(&mut self) -> Result<Vec<Shard>> {
+        self.order(self.orders.iter().map(|_| Order::Save))?;
+        let mut shards: Vec<Option<Shard>> = self.orders.iter().map(|_| None).collect();
+        let mut ended = 0;
+        while ended < self.orders.len() {
+            match self.report()? {
+                Report::Shard { rank, shard } => shards[rank] = Some(shard),
+                Report::Done { .. } => ended += 1,
+                Report::Step { .. } | Report::Evaluated { .. } => {}
+            }
+        }
+        Ok(shards.into_iter().flatten().collect())
     }
 
     /// The outcome over the test set; `None` if a signal came.
@@ -220,7 +288,7 @@ impl Session<'_> {
                     ended += 1;
                     stopped |= early;
                 }
-                Report::Evaluated { .. } | Report::Step { .. } => {}
+                Report::Evaluated { .. } | Report::Step { .. } | Report::Shard { .. } => {}
             }
         }
         Ok((!stopped).then_some(total))
@@ -232,14 +300,14 @@ impl Session<'_> {
             seed: settings.seed,
             batch_size: self.job.batch_size,
             order: DataOrder::InOrder,
-            first_step: self.steps,
+            first_step: self.position.step,
             data_ranks: plan.mesh.data,
             replicas: plan.mesh.model,
             ..LoaderOptions::default()
         }
     }
 
-    fn order(&mut self, orders: impl Iterator<Item = Order>) -> Result<()> {
+    fn order(&self, orders: impl Iterator<Item = Order>) -> Result<()> {
         for (sender, order) in self.orders.iter().zip(orders) {
             if sender.send(order).is_err() {
                 // The rank has ended; what it had to say is among the reports.

@@ -1,7 +1,8 @@
 //! What a rank does from the start of a run to its end: it carries out the orders of the loop, step by step.
 
 use super::input::DeviceBatch;
-use super::rank::{Rank, Settings};
+use super::rank::{Rank, Settings, Shard};
+use crate::checkpoint::Checkpoint;
 use crate::comm::Groups;
 use crate::data::Batch;
 use crate::error::Result;
@@ -30,6 +31,8 @@ pub enum Order {
     },
     /// Evaluate on a stream of batches, to its end.
     Evaluate(Batches),
+    /// Report what a checkpoint needs, and leave it as it is until the next order.
+    Save,
 }
 
 /// What a rank tells the loop.
@@ -51,6 +54,13 @@ pub enum Report {
         rank: usize,
         /// What all ranks agreed on, summed over the batches so far.
         outcome: Outcome,
+    },
+    /// What a checkpoint needs of a rank, in the memory in which the rank keeps it.
+    Shard {
+        /// Whose it is.
+        rank: usize,
+        /// Its shard of weights and velocities.
+        shard: Shard,
     },
     /// The order is done.
     Done {
@@ -80,6 +90,8 @@ pub struct Assignment {
     pub threads: usize,
     /// What ends the run early.
     pub control: Control,
+    /// Where the run begins; `None`: at its first step.
+    pub begin: Option<Arc<Checkpoint>>,
 }
 
 /// Runs a rank until there are no more orders.
@@ -95,12 +107,20 @@ pub fn work(
 ) -> Result<()> {
     let _no_autograd = tch::no_grad_guard();
     torch::set_threads(assignment.threads);
-    let rank = Rank::new(Arc::clone(&assignment.plan), number, groups, assignment.settings)?;
-    let mut worker = Worker { assignment, number, rank, reporter, steps: 0 };
+    let (plan, settings) = (Arc::clone(&assignment.plan), assignment.settings);
+    let (rank, steps) = match assignment.begin.as_deref() {
+        None => (Rank::new(plan, number, groups, settings)?, 0),
+        Some(begin) => (Rank::resumed(plan, number, groups, settings, begin)?, begin.state.position.step),
+    };
+    let mut worker = Worker { assignment, number, rank, reporter, steps };
     for order in orders {
         let stopped = match order {
             Order::Train { batches, limit } => worker.train(&batches, limit)?,
             Order::Evaluate(batches) => worker.evaluate(&batches)?,
+            Order::Save => {
+                reporter.report(Report::Shard { rank: number, shard: worker.rank.shard() })?;
+                false
+            }
         };
         reporter.report(Report::Done { stopped })?;
     }

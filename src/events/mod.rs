@@ -2,7 +2,9 @@
 
 use crate::comm::Traffic;
 use crate::engine::phases::Phases;
+use crate::error::Error;
 use crate::layers::Outcome;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Something that happened in a run.
@@ -19,6 +21,15 @@ pub enum Event {
         /// Examples in all.
         of: u64,
     },
+    /// A checkpoint has been written.
+    Saved(Saved),
+    /// A checkpoint could not be written; the ones before it are there still.
+    NotSaved {
+        /// The steps done.
+        step: u64,
+        /// Why.
+        problem: Error,
+    },
     /// An epoch, or the part of one that there was time for, has ended.
     Epoch(Epoch),
     /// The run has ended.
@@ -34,6 +45,8 @@ pub struct Started {
     pub steps_per_epoch: u64,
     /// Steps of the whole run, if nothing ends it early.
     pub total_steps: u64,
+    /// Steps that were done before: where a resumed run goes on.
+    pub steps_done: u64,
     /// Epochs of the whole run.
     pub epochs: u64,
     /// Examples in an epoch's training set.
@@ -76,6 +89,17 @@ pub struct RankStep {
     pub traffic: Traffic,
 }
 
+/// A checkpoint.
+#[derive(Clone, Debug)]
+pub struct Saved {
+    /// The steps done.
+    pub step: u64,
+    /// Where it lies.
+    pub folder: PathBuf,
+    /// The time in which it was written, and in which the ranks waited.
+    pub time: Duration,
+}
+
 /// An epoch.
 #[derive(Clone, Copy, Debug)]
 pub struct Epoch {
@@ -111,16 +135,18 @@ pub enum StopReason {
 pub struct Summary {
     /// Its last epoch, if a step was done.
     pub last: Option<Epoch>,
-    /// Steps done.
+    /// Steps done, those before the run was resumed included.
     pub steps: u64,
     /// Examples trained on, each counted each time.
     pub examples: u64,
     /// The time of all training steps, without waiting for the loader.
     pub train_time: Duration,
-    /// The time from the first step to the end, with loading and evaluation.
+    /// The time from the first step to the end, with loading, evaluation and checkpoints.
     pub whole_time: Duration,
     /// Why it ended early, if it did.
     pub stopped: Option<StopReason>,
+    /// Whether there is a checkpoint of its last step.
+    pub saved: bool,
     /// The device of each rank.
     pub devices: Vec<String>,
 }

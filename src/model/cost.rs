@@ -54,6 +54,11 @@ pub fn parameters(model: &Model, layer: LayerId) -> Vec<Parameter> {
     if has_bias { vec![weight, bias] } else { vec![weight] }
 }
 
+/// The name of a parameter, as PyTorch forms it: `conv1.weight`.
+pub fn parameter_name(model: &Model, layer: LayerId, role: Role) -> String {
+    format!("{}.{}", model.layers[layer].name, role.name())
+}
+
 /// The number of parameters of a layer.
 pub fn parameter_count(model: &Model, layer: LayerId) -> usize {
     parameters(model, layer).iter().map(|parameter| parameter.shape.iter().product::<usize>()).sum()

@@ -27,6 +27,11 @@ impl Sgd {
         Ok(Self { momentum, decay, velocity })
     }
 
+    /// The velocities, `[size]`; `None` without momentum.
+    pub fn velocity(&self) -> Option<&Tensor> {
+        self.velocity.as_ref()
+    }
+
     /// Updates `weights` in place with the sum of `gradients`, and writes them, rounded, to `shadow`; all `[size]`.
     ///
     /// # Errors

@@ -61,6 +61,30 @@ impl Layered {
         Ok(layered)
     }
 
+    /// The defaults with the settings laid over them that a run has saved, which are all there were then.
+    ///
+    /// # Errors
+    /// The file cannot be read, or holds what this version does not know.
+    pub fn saved(path: &Path) -> Result<Self> {
+        let shown = path.display();
+        let text =
+            std::fs::read_to_string(path).map_err(|error| Error::failed(format!("{shown} cannot be read: {error}")))?;
+        let mut layered = Self { table: parse_table(DEFAULTS, "the defaults")? };
+        layered.lay(parse_table(&text, &shown.to_string())?, &format!("recipe {shown}"))?;
+        Ok(layered)
+    }
+
+    /// The keys that have another value in `other`, with the value here and the value there.
+    pub fn differences(&self, other: &Self) -> Vec<(String, Value, Value)> {
+        let value = |layered: &Self, key: &str| lookup(&layered.table, key).cloned();
+        known_keys(&self.table)
+            .into_iter()
+            .filter_map(|key| Some((value(self, &key)?, value(other, &key)?, key)))
+            .filter(|(here, there, _)| !same(here, there))
+            .map(|(here, there, key)| (key, here, there))
+            .collect()
+    }
+
     /// Lays settings over those below.
     ///
     /// # Errors
@@ -129,6 +153,12 @@ impl Layered {
     pub fn to_toml(&self) -> String {
         self.table.to_string()
     }
+}
+
+/// Whether two values mean the same: 0 is 0.0.
+fn same(a: &Value, b: &Value) -> bool {
+    let number = |value: &Value| value.as_float().or_else(|| value.as_integer().map(|number| number as f64));
+    a == b || number(a).zip(number(b)).is_some_and(|(a, b)| a == b)
 }
 
 /// The variable that sets a key: `MPT_` and the key in capitals, with `_` for dots.

@@ -32,6 +32,8 @@ pub struct Recipe {
     pub schedule: Schedule,
     /// Over which devices, and how.
     pub parallel: ParallelSettings,
+    /// When checkpoints are written.
+    pub checkpoint: CheckpointSettings,
 }
 
 /// Which network.
@@ -127,6 +129,17 @@ pub struct ParallelSettings {
     pub mesh: Option<Mesh>,
     /// Threads of a CPU device; 0: its share of the cores.
     pub threads: usize,
+}
+
+/// When checkpoints are written. One is written at the end of a run in any case, also of one that is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointSettings {
+    /// Epochs from one to the next; 0: not at the ends of epochs.
+    pub every_epochs: u64,
+    /// Steps from one to the next; 0: not between.
+    pub every_steps: u64,
+    /// How many are kept, the newest; 0: none is written at all.
+    pub keep: usize,
 }
 
 impl Precision {
@@ -225,6 +238,7 @@ impl Recipe {
             optimizer: section(&mut keys, "optimizer", origin, read_optimizer)?,
             schedule: section(&mut keys, "schedule", origin, read_schedule)?,
             parallel: section(&mut keys, "parallel", origin, read_parallel)?,
+            checkpoint: section(&mut keys, "checkpoint", origin, read_checkpoint)?,
         };
         keys.finish()?;
         let safe = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -377,6 +391,14 @@ fn read_parallel(keys: &mut Keys) -> Result<ParallelSettings> {
     let mode = if mode == "auto" { None } else { Some(mode.parse().map_err(in_context)?) };
     let mesh = if mesh == "auto" { None } else { Some(mesh.parse().map_err(in_context)?) };
     Ok(ParallelSettings { devices, mode, mesh, threads: at_most(keys, "threads", 1024)? })
+}
+
+fn read_checkpoint(keys: &mut Keys) -> Result<CheckpointSettings> {
+    Ok(CheckpointSettings {
+        every_epochs: keys.required("every_epochs")?,
+        every_steps: keys.required("every_steps")?,
+        keep: keys.required("keep")?,
+    })
 }
 
 fn between_one_and(keys: &mut Keys, key: &'static str, most: usize) -> Result<usize> {

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use std::io::{self, Write};
+use std::path::Path;
 
 /// Writes results to stdout. That nobody reads them to the end, as in `mpt plan | head`, is no error.
 ///
@@ -20,4 +21,11 @@ pub fn results(text: &str) -> Result<()> {
 /// Says a line on stderr. Whoever listened may be gone; that ends no run.
 pub fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// A path as a shell takes it.
+pub fn quoted(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./+=:@,".contains(c);
+    if text.chars().all(plain) { text.into_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }

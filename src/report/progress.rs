@@ -2,6 +2,7 @@
 
 use super::table::commas;
 use super::{console, results};
+use crate::error::Error;
 use crate::events::{Epoch, Event, Started, Step, StopReason};
 use crate::recipe::duration::show;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -14,6 +15,11 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 /// The cost of evaluating an example against training on it: a forward pass against a forward and a backward pass,
 /// of which the backward pass takes about two thirds.
 const EVALUATION_COST: f64 = 1.0 / 3.0;
+
+/// That a checkpoint could not be written, for people.
+pub fn not_saved(step: u64, problem: &Error) -> String {
+    format!("no checkpoint of step {}: {problem}; training goes on", commas(step))
+}
 
 /// Shows events.
 pub struct Progress {
@@ -54,6 +60,10 @@ impl Progress {
             Event::Started(started) => self.started = Some(started.clone()),
             Event::Step(step) => self.step(step),
             Event::Evaluating { done, of } => self.evaluating(*done, *of),
+            Event::Saved(saved) => {
+                self.say(&format!("checkpoint: {} in {}", saved.folder.display(), show(saved.time)));
+            }
+            Event::NotSaved { step, problem } => self.say(&not_saved(*step, problem)),
             Event::Epoch(epoch) => self.epoch(epoch),
             Event::Finished(summary) => {
                 if let Some(bar) = self.bar.take() {
@@ -90,7 +100,7 @@ impl Progress {
             self.timed += step.time;
             self.timed_steps += 1;
         }
-        if step.step == ESTIMATE_AFTER.min(started.total_steps) {
+        if step.step == (started.steps_done + ESTIMATE_AFTER).min(started.total_steps) {
             self.estimate(&started, step);
         }
         let rate = step.outcome.examples as f64 / step.time.as_secs_f64().max(1e-9);

@@ -3,19 +3,21 @@
 //! A run that cannot be recorded is still a run: a disk that fills up is reported once, and training goes on.
 
 use super::console;
+use crate::checkpoint::Position;
 use crate::engine::phases::Phase;
 use crate::error::{Error, Result};
 use crate::events::{Epoch, Event, RankStep, Step};
 use serde_json::{Value, json};
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-const RECIPE: &str = "recipe.toml";
+/// The effective recipe: its presence says that a folder holds a run.
+pub const RECIPE: &str = "recipe.toml";
 const METRICS: &str = "metrics.jsonl";
 /// Beside the numbered runs, a link to the newest.
-const LATEST: &str = "latest";
+pub const LATEST: &str = "latest";
 
 /// The record of a run.
 pub struct RunLog {
@@ -32,21 +34,21 @@ impl RunLog {
     pub fn in_folder(folder: &Path, recipe: &str, devices: &[String]) -> Result<Self> {
         if folder.join(RECIPE).exists() {
             let folder = folder.display();
-            return Err(Error::usage(format!("--run-dir: {folder} holds a run already; name another folder")));
+            return Err(Error::usage(format!(
+                "--run-dir: {folder} holds a run already; name another folder, or go on with that run: --resume {folder}"
+            )));
         }
         let begun = fs::create_dir_all(folder).and_then(|()| Self::begin(folder, recipe, devices));
         begun.map_err(|error| Error::failed(format!("--run-dir: {} cannot be written: {error}", folder.display())))
     }
 
-    /// Begins a record in the next numbered folder under `runs/NAME/`, with a link `latest` to it.
+    /// Begins a record in the next numbered folder of `parent`, with a link `latest` to it.
     ///
     /// # Errors
     /// What the file system reports.
-    pub fn numbered(name: &str, recipe: &str, devices: &[String]) -> io::Result<Self> {
-        let parent = Path::new("runs").join(name);
-        fs::create_dir_all(&parent)?;
-        let taken =
-            fs::read_dir(&parent)?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pub fn numbered(parent: &Path, recipe: &str, devices: &[String]) -> io::Result<Self> {
+        fs::create_dir_all(parent)?;
+        let taken = fs::read_dir(parent)?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
         let mut number = taken.max().unwrap_or(0).saturating_add(1);
         let folder = loop {
             let folder = parent.join(format!("{number:03}"));
@@ -64,13 +66,35 @@ impl RunLog {
         Ok(log)
     }
 
+    /// Goes on with the record in `folder`, without what it tells of steps after `position`: they will be done again.
+    ///
+    /// # Errors
+    /// Another process still writes to the record, or it cannot be written.
+    pub fn resumed(folder: &Path, recipe: &str, devices: &[String], position: &Position) -> Result<Self> {
+        let fault = |error: io::Error| Error::failed(format!("{} cannot be written: {error}", folder.display()));
+        let path = folder.join(METRICS);
+        let metrics = File::options().read(true).append(true).create(true).open(&path).map_err(fault)?;
+        if let Err(TryLockError::WouldBlock) = metrics.try_lock() {
+            return Err(Error::usage(format!("{} is the record of a run that still goes on", folder.display())));
+        }
+        let kept = length_until(&metrics, position).map_err(fault)?;
+        metrics.set_len(kept).and_then(|()| Self::write_recipe(folder, recipe)).map_err(fault)?;
+        Ok(Self { folder: folder.to_owned(), metrics: Some(BufWriter::new(metrics)), devices: devices.to_vec() })
+    }
+
     fn begin(folder: &Path, recipe: &str, devices: &[String]) -> io::Result<Self> {
-        let metrics = Some(BufWriter::new(File::create(folder.join(METRICS))?));
+        let metrics = File::create(folder.join(METRICS))?;
+        // For `resumed`. A file system that has no locks has no such help.
+        let _ = metrics.try_lock();
+        Self::write_recipe(folder, recipe)?;
+        Ok(Self { folder: folder.to_owned(), metrics: Some(BufWriter::new(metrics)), devices: devices.to_vec() })
+    }
+
+    fn write_recipe(folder: &Path, recipe: &str) -> io::Result<()> {
         // Under its name only when it is whole: its presence says that the folder holds a run.
         let unfinished = folder.join(format!(".{RECIPE}"));
         fs::write(&unfinished, recipe)?;
-        fs::rename(unfinished, folder.join(RECIPE))?;
-        Ok(Self { folder: folder.to_owned(), metrics, devices: devices.to_vec() })
+        fs::rename(unfinished, folder.join(RECIPE))
     }
 
     /// The folder of this run.
@@ -103,6 +127,35 @@ impl RunLog {
             "examples": step.outcome.examples, "seconds": seconds,
             "examples_per_second": rate(step.outcome.examples, seconds), "devices": devices,
         })
+    }
+}
+
+/// The folder of the numbered runs of a recipe and a model.
+pub fn runs_of(recipe: &str, model: &str) -> PathBuf {
+    Path::new("runs").join(format!("{recipe}-{model}"))
+}
+
+/// The length of the lines that tell of nothing after `position`. The epoch at hand is told of when it is over.
+fn length_until(metrics: &File, position: &Position) -> io::Result<u64> {
+    let (mut reader, mut line, mut kept) = (BufReader::new(metrics), Vec::new(), 0);
+    loop {
+        line.clear();
+        kept += match reader.read_until(b'\n', &mut line)? {
+            length if line.ends_with(b"\n") && is_done(&line, position) => length as u64,
+            // What a crash has cut short tells nothing either.
+            _ => return Ok(kept),
+        };
+    }
+}
+
+/// Whether a line of the record tells of what was done at `position`.
+fn is_done(line: &[u8], position: &Position) -> bool {
+    let Ok(value) = serde_json::from_slice::<Value>(line) else { return false };
+    let number = |key: &str| value[key].as_u64().unwrap_or(0);
+    match value["kind"].as_str() {
+        Some("step") => number("step") <= position.step,
+        Some("epoch") => number("epoch") < position.epoch,
+        _ => true,
     }
 }
 

@@ -224,10 +224,10 @@ fn show_lists_models_and_recipes() {
     assert!(recipes.contains("fashion-mnist") && recipes.contains("alexnet-sigmoid"), "{recipes}");
 }
 
+/// A run that gets SIGINT after its first step: its exit code, and what it says after that.
 #[cfg(target_os = "linux")]
-#[test]
-fn a_signal_ends_the_run_after_the_step_at_hand() {
-    let mut child = mpt(&tiny(&["--gpus", "2"])).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+fn interrupted(command: &mut Command) -> (Option<i32>, Vec<String>, String) {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     lines.find(|line| line.as_ref().unwrap().starts_with("first step after")).unwrap().unwrap();
     // SAFETY: sends a signal to a child that has not been waited for, so its process id is still its own.
@@ -235,9 +235,33 @@ fn a_signal_ends_the_run_after_the_step_at_hand() {
     let said: Vec<String> = lines.map(Result::unwrap).collect();
     let mut results = String::new();
     child.stdout.take().unwrap().read_to_string(&mut results).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(130), "{said:?}");
+    (child.wait().unwrap().code(), said, results)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_ends_the_run_after_the_step_at_hand() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let run = run.to_str().unwrap();
+    let (code, said, results) = interrupted(&mut mpt(&tiny(&["--gpus", "2", "--run-dir", run])));
+    assert_eq!(code, Some(75), "{said:?}");
     assert!(said.iter().any(|line| line.starts_with("stopped by a signal after step ")), "{said:?}");
+    assert_eq!(said.last(), Some(&format!("go on with: mpt train --resume {run}")));
     assert!(results.starts_with("loss ") && !results.contains("test acc"), "{results}");
+}
+
+/// No folder to write to, or checkpoints switched off: there is nothing to go on with, and the exit code says so.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_without_a_checkpoint_is_told_by_the_exit_code() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("runs"), "no folder").unwrap();
+    for more in [&[][..], &["--run-dir", "run", "--set", "checkpoint.keep=0"]] {
+        let (code, said, _) = interrupted(mpt(&tiny(more)).current_dir(dir.path()));
+        assert_eq!(code, Some(130), "{said:?}");
+        assert!(!said.iter().any(|line| line.starts_with("go on with")), "{said:?}");
+    }
 }
 
 #[test]
@@ -281,7 +305,12 @@ fn a_run_is_recorded_and_its_recipe_runs_again() {
     assert_eq!(again.status.code(), Some(0), "{}", stderr(&again));
     assert_eq!(stdout(&again).lines().next(), stdout(&first).lines().next());
     let taken = run(&tiny(&["--run-dir", "second"]));
-    assert_eq!(stderr(&taken).lines().last(), Some("mpt: --run-dir: second holds a run already; name another folder"));
+    assert_eq!(
+        stderr(&taken).lines().last(),
+        Some(
+            "mpt: --run-dir: second holds a run already; name another folder, or go on with that run: --resume second"
+        )
+    );
     assert_eq!(taken.status.code(), Some(2));
 }
 

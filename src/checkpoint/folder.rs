@@ -1,0 +1,192 @@
+//! A run's checkpoints: `RUN/checkpoints/step-00000469/`.
+//!
+//! A checkpoint is written into a hidden folder beside its place, each file made to reach the disk, `state.json` last,
+//! and the folder then renamed: under its name it is whole, whatever happened when. Only then are older ones removed.
+
+use super::state::{About, FORMAT, Position, State};
+use super::tensors::{self, TensorFile, Whole};
+use crate::error::{Error, Result};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The folder in a run directory.
+const FOLDER: &str = "checkpoints";
+/// What a checkpoint's name begins with; the number of steps follows.
+const PREFIX: &str = "step-";
+/// What the name of an unfinished one begins with.
+const UNFINISHED: &str = ".step-";
+const MODEL: &str = "model.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const STATE: &str = "state.json";
+
+/// The checkpoints of a run.
+#[derive(Clone, Debug)]
+pub struct Checkpoints {
+    folder: PathBuf,
+}
+
+/// What a checkpoint is made of.
+pub struct Content<'v> {
+    /// Where the run stands.
+    pub position: Position,
+    /// What was run.
+    pub about: About,
+    /// The weights in full precision.
+    pub model: Whole<'v>,
+    /// The velocities, where there is momentum: the same names and shapes.
+    pub optimizer: Option<Whole<'v>>,
+}
+
+/// A checkpoint that was found whole, open for reading.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// Where it lies.
+    pub folder: PathBuf,
+    /// What it says of itself.
+    pub state: State,
+    /// The weights in full precision.
+    pub model: TensorFile,
+    /// The velocities, where there was momentum.
+    pub optimizer: Option<TensorFile>,
+}
+
+impl Checkpoints {
+    /// The checkpoints in a run directory.
+    pub fn of_run(run: &Path) -> Self {
+        Self { folder: run.join(FOLDER) }
+    }
+
+    /// Writes a checkpoint, then removes what is not among the `keep` newest up to it: older ones, and those of later
+    /// steps, which a run that went on from an earlier one has left behind. Gives its folder.
+    ///
+    /// # Errors
+    /// The file system's, as on a full disk; then what was there is there still.
+    pub fn write(&self, content: &Content, keep: usize) -> Result<PathBuf> {
+        let step = content.position.step;
+        let unfinished = self.folder.join(format!("{UNFINISHED}{step:08}"));
+        let fault = |error: io::Error| Error::failed(format!("{}: {error}", self.folder.display()));
+        let written = fs::create_dir_all(&self.folder)
+            .and_then(|()| self.clear())
+            .and_then(|()| fs::create_dir(&unfinished))
+            .map_err(fault)
+            .and_then(|()| write_files(&unfinished, content));
+        if let Err(error) = written {
+            // What a full disk could not take should not go on filling it. If that fails too, the next write tries.
+            let _ = fs::remove_dir_all(&unfinished);
+            return Err(error);
+        }
+        let place = self.folder.join(format!("{PREFIX}{step:08}"));
+        let install = || {
+            if place.exists() {
+                // A damaged one, or one that a run which went on from an earlier one has come to again.
+                fs::remove_dir_all(&place)?;
+            }
+            fs::rename(&unfinished, &place)?;
+            sync(&self.folder)
+        };
+        install().map_err(fault)?;
+        self.thin_out(step, keep).map_err(fault)?;
+        Ok(place)
+    }
+
+    /// Removes what a crash left unfinished.
+    fn clear(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn thin_out(&self, newest: u64, keep: usize) -> io::Result<()> {
+        let mut kept = 0;
+        for (step, folder) in self.list()? {
+            if step <= newest && kept < keep {
+                kept += 1;
+            } else {
+                fs::remove_dir_all(folder)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The steps and folders of all checkpoints, the newest first.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn list(&self) -> io::Result<Vec<(u64, PathBuf)>> {
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other?,
+        };
+        let step = |name: &str| name.strip_prefix(PREFIX).and_then(|number| number.parse().ok());
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            found.extend(entry.file_name().to_str().and_then(step).map(|step| (step, entry.path())));
+        }
+        found.sort_unstable_by(|a: &(u64, PathBuf), b| b.cmp(a));
+        Ok(found)
+    }
+
+    /// The newest checkpoint that is whole, `None` if there is none at all; tells `warn` of damaged ones.
+    ///
+    /// # Errors
+    /// There are checkpoints, but all are damaged: what is wrong with the newest.
+    pub fn newest(&self, warn: &mut dyn FnMut(&Error)) -> Result<Option<Checkpoint>> {
+        let found =
+            self.list().map_err(|error| Error::failed(format!("{} cannot be read: {error}", self.folder.display())))?;
+        let mut first = None;
+        for (_, folder) in found {
+            match Checkpoint::open(&folder) {
+                Ok(checkpoint) => return Ok(Some(checkpoint)),
+                Err(error) => {
+                    warn(&error);
+                    first.get_or_insert(error);
+                }
+            }
+        }
+        first.map_or(Ok(None), Err)
+    }
+}
+
+fn write_files(folder: &Path, content: &Content) -> Result<()> {
+    let mut files = BTreeMap::new();
+    files.insert(MODEL.to_owned(), tensors::write(&folder.join(MODEL), &content.model)?);
+    if let Some(optimizer) = &content.optimizer {
+        files.insert(OPTIMIZER.to_owned(), tensors::write(&folder.join(OPTIMIZER), optimizer)?);
+    }
+    let (position, run, mpt) = (content.position, content.about.clone(), env!("CARGO_PKG_VERSION").to_owned());
+    State { format: FORMAT, mpt, position, run, files }.write(&folder.join(STATE))?;
+    sync(folder).map_err(|error| Error::failed(format!("{}: {error}", folder.display())))
+}
+
+/// Waits until the names in a folder are on the disk.
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+impl Checkpoint {
+    /// Opens a checkpoint, after a look at every byte of it.
+    ///
+    /// # Errors
+    /// Names the file that is missing, damaged or of another version.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let state = State::read(&folder.join(STATE))?;
+        let open = |name: &str| state.files.get(name).map(|sum| TensorFile::open(&folder.join(name), sum)).transpose();
+        let (model, optimizer) = (open(MODEL)?, open(OPTIMIZER)?);
+        let model = model.ok_or_else(|| {
+            Error::failed(format!("{} is damaged: it does not speak of {MODEL}", folder.join(STATE).display()))
+        })?;
+        Ok(Self { folder: folder.to_owned(), state, model, optimizer })
+    }
+
+    /// Whether a folder looks like a checkpoint, whole or not.
+    pub fn is_one(folder: &Path) -> bool {
+        folder.join(STATE).exists() || folder.join(MODEL).exists()
+    }
+}

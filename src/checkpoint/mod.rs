@@ -1,0 +1,16 @@
+//! Checkpoints: what a run needs to go on later as if it had never stopped.
+//!
+//! A checkpoint holds whole parameters in full precision, whatever the split was, so that a run can go on over another
+//! mesh and in another mode. Nothing here knows ranks or shards: the engine cuts and joins (`engine/saving.rs`).
+//!
+//! * [`tensors`] a file of whole tensors, in the format safetensors
+//! * [`state`] where a run stands, and what belongs to a checkpoint
+//! * [`folder`] a run's checkpoints: written so that a crash at any moment leaves the one before
+
+pub mod folder;
+pub mod state;
+pub mod tensors;
+
+pub use folder::{Checkpoint, Checkpoints, Content};
+pub use state::{Position, State};
+pub use tensors::{Described, TensorFile, Whole};

@@ -1,0 +1,200 @@
+//! Where a run stands, and what a checkpoint says of itself: the file `state.json`.
+
+use super::tensors::FileSum;
+use crate::error::{Error, Result};
+use crate::layers::Outcome;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+/// The format of a checkpoint that this version writes and reads.
+pub const FORMAT: u32 = 1;
+
+/// What a run has done: all that it needs, besides weights and velocities, to go on as if it had not stopped. (Random
+/// numbers are counter-based: seed, epoch and step give them all.)
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Position {
+    /// Steps done.
+    pub step: u64,
+    /// The epoch at hand, from 1. It is at hand until its evaluation is over.
+    pub epoch: u64,
+    /// Steps of the epoch that are done.
+    pub steps_in_epoch: u64,
+    /// Examples trained on, each counted each time.
+    pub examples: u64,
+    /// Sums over the epoch's steps so far.
+    #[serde(with = "outcome")]
+    pub epoch_outcome: Outcome,
+    /// The time of the epoch's steps so far, without waiting for the loader.
+    #[serde(rename = "epoch_train_seconds", with = "seconds")]
+    pub epoch_train_time: Duration,
+    /// The time that the first rank has waited for the loader in this epoch.
+    #[serde(rename = "epoch_loader_wait_seconds", with = "seconds")]
+    pub epoch_loader_wait: Duration,
+    /// The time of all steps, without waiting for the loader.
+    #[serde(rename = "train_seconds", with = "seconds")]
+    pub train_time: Duration,
+    /// The time of the run, with loading, evaluation and checkpoints.
+    #[serde(rename = "whole_seconds", with = "seconds")]
+    pub whole_time: Duration,
+}
+
+impl Default for Position {
+    /// The start of a run.
+    fn default() -> Self {
+        Self {
+            step: 0,
+            epoch: 1,
+            steps_in_epoch: 0,
+            examples: 0,
+            epoch_outcome: Outcome::default(),
+            epoch_train_time: Duration::ZERO,
+            epoch_loader_wait: Duration::ZERO,
+            train_time: Duration::ZERO,
+            whole_time: Duration::ZERO,
+        }
+    }
+}
+
+impl Position {
+    /// The start of the next epoch.
+    #[must_use]
+    pub fn next_epoch(self) -> Self {
+        Self {
+            epoch: self.epoch + 1,
+            steps_in_epoch: 0,
+            epoch_outcome: Outcome::default(),
+            epoch_train_time: Duration::ZERO,
+            epoch_loader_wait: Duration::ZERO,
+            ..self
+        }
+    }
+}
+
+/// What a checkpoint says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// See [`FORMAT`].
+    pub format: u32,
+    /// The version of mpt that wrote it.
+    pub mpt: String,
+    /// Where the run stands.
+    #[serde(flatten)]
+    pub position: Position,
+    /// What was run, for people.
+    pub run: About,
+    /// The files that belong to it, by name.
+    pub files: BTreeMap<String, FileSum>,
+}
+
+/// What was run. The run's `recipe.toml` says all of it; this is for whoever looks at a checkpoint alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// The model's name.
+    pub model: String,
+    /// The type of the numbers that layers compute with.
+    pub precision: String,
+    /// The seed.
+    pub seed: u64,
+    /// Examples in a step, over all ranks.
+    pub batch_size: usize,
+    /// The devices as a grid, like `1x2`.
+    pub mesh: String,
+    /// How they shared the work.
+    pub mode: String,
+}
+
+impl State {
+    /// Writes the file and waits until it is on the disk.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|error| Error::failed(format!("{}: {error}", path.display())))?;
+        let write = || {
+            let mut file = File::create(path)?;
+            file.write_all(text.as_bytes())?;
+            file.write_all(b"\n")?;
+            file.sync_all()
+        };
+        write().map_err(|error| Error::failed(format!("{}: {error}", path.display())))
+    }
+
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// Names it: it cannot be read, is damaged, or another version of mpt wrote it.
+    pub fn read(path: &Path) -> Result<Self> {
+        let fault = |problem: String| Error::failed(format!("{} {problem}", path.display()));
+        let text = fs::read_to_string(path).map_err(|error| fault(format!("cannot be read: {error}")))?;
+        let damaged = |error: serde_json::Error| fault(format!("is damaged: {error}"));
+        let value: serde_json::Value = serde_json::from_str(&text).map_err(damaged)?;
+        match value["format"].as_u64() {
+            Some(format) if format != u64::from(FORMAT) => {
+                Err(fault(format!("is of format {format}; this version of mpt reads format {FORMAT}")))
+            }
+            _ => serde_json::from_value(value).map_err(damaged),
+        }
+    }
+}
+
+/// Sums, with the loss as text: so every value comes back as it was, to the last bit, and what is not a number too.
+mod outcome {
+    use crate::layers::Outcome;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    #[derive(Serialize, Deserialize)]
+    struct Sums {
+        loss_sum: String,
+        correct: u64,
+        examples: u64,
+    }
+
+    pub fn serialize<S: Serializer>(outcome: &Outcome, serializer: S) -> Result<S::Ok, S::Error> {
+        let &Outcome { loss_sum, correct, examples } = outcome;
+        Sums { loss_sum: loss_sum.to_string(), correct, examples }.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Outcome, D::Error> {
+        let Sums { loss_sum, correct, examples } = Sums::deserialize(deserializer)?;
+        let loss_sum = loss_sum.parse().map_err(|_| D::Error::custom(format!("`{loss_sum}` is no number")))?;
+        Ok(Outcome { loss_sum, correct, examples })
+    }
+}
+
+/// Spans of time as seconds.
+mod seconds {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use std::time::Duration;
+
+    pub fn serialize<S: Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(span.as_secs_f64())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_to_the_last_bit() {
+        for loss_sum in [0.1 + 0.2, 1e-300, 123_456_789.123_456_79, f64::INFINITY] {
+            let epoch_outcome = Outcome { loss_sum, correct: 3, examples: 9 };
+            let train_time = Duration::from_millis(1500);
+            let position = Position { step: 7, epoch_outcome, train_time, ..Position::default() };
+            let text = serde_json::to_string(&position).unwrap();
+            assert_eq!(serde_json::from_str::<Position>(&text).unwrap(), position, "{text}");
+        }
+        let diverged = Outcome { loss_sum: f64::NAN, ..Outcome::default() };
+        let text = serde_json::to_string(&Position { epoch_outcome: diverged, ..Position::default() }).unwrap();
+        assert!(serde_json::from_str::<Position>(&text).unwrap().epoch_outcome.loss_sum.is_nan());
+    }
+}

@@ -1,0 +1,242 @@
+//! A file of whole tensors of one type, in the format safetensors: a header that says where each lies, then the values.
+//!
+//! The crate `safetensors` reads, checks and writes the header. The values go past it: they are written one tensor at a
+//! time, so that no second copy of a network need fit into memory, and each rank reads only the part that it holds.
+
+use crate::error::{Error, Result};
+use crc32fast::Hasher;
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use tch::{Kind, Tensor};
+
+/// The values begin at a multiple of this in the file, so that a program may map it into memory.
+const ALIGNMENT: usize = 8;
+/// The bytes that tell the header's length.
+const LENGTH: usize = 8;
+/// The longest header that is read: more than any network needs, and no reason to run out of memory.
+const LONGEST_HEADER: u64 = 100_000_000;
+/// Bytes that are read at once to check a file.
+const CHECKED_AT_ONCE: usize = 1 << 20;
+
+/// A tensor's name and shape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// `conv1.weight`.
+    pub name: String,
+    /// Its shape, as in PyTorch.
+    pub shape: Vec<usize>,
+}
+
+/// Tensors to be written.
+pub struct Whole<'v> {
+    /// Their type: fp32 or fp64.
+    pub kind: Kind,
+    /// The tensors, in the file's order.
+    pub tensors: &'v [Described],
+    /// The values of one of them, by its place in `tensors`: row-major, in the machine's (little-endian) order.
+    pub values: &'v dyn Fn(usize) -> Result<Vec<u8>>,
+}
+
+/// How a file is known to be whole. The checksum is to find damage, not malice: CRC-32, which costs less time than
+/// reading the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSum {
+    /// Its length.
+    pub bytes: u64,
+    /// The CRC-32 of its bytes, in hexadecimal.
+    pub crc32: String,
+}
+
+impl Described {
+    /// The number of values.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether it has no values.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Writes a file and waits until it is on the disk.
+///
+/// # Errors
+/// The file system's, as on a full disk, and what `values` reports.
+pub fn write(path: &Path, whole: &Whole) -> Result<FileSum> {
+    let dtype = match whole.kind {
+        Kind::Double => Dtype::F64,
+        _ => Dtype::F32,
+    };
+    let mut end = 0;
+    let describe = |tensor: &Described| {
+        let begin = end;
+        end += tensor.len() * whole.kind.elt_size_in_bytes();
+        (tensor.name.clone(), TensorInfo { dtype, shape: tensor.shape.clone(), data_offsets: (begin, end) })
+    };
+    let infos = whole.tensors.iter().map(describe).collect();
+    // PyTorch's own programs look for this word.
+    let about = [("format".to_owned(), "pt".to_owned())].into_iter().collect();
+    let fault = |error: &dyn std::fmt::Display| Error::failed(format!("{}: {error}", path.display()));
+    let header = Metadata::new(Some(about), infos).map_err(|error| fault(&error))?;
+    let mut header = serde_json::to_vec(&header).map_err(|error| fault(&error))?;
+    header.resize(header.len().next_multiple_of(ALIGNMENT), b' ');
+    let mut output = Output::create(path).map_err(|error| fault(&error))?;
+    output.write(&(header.len() as u64).to_le_bytes()).map_err(|error| fault(&error))?;
+    output.write(&header).map_err(|error| fault(&error))?;
+    for index in 0..whole.tensors.len() {
+        output.write(&(whole.values)(index)?).map_err(|error| fault(&error))?;
+    }
+    output.finish().map_err(|error| fault(&error))
+}
+
+/// A file being written, with its sum.
+struct Output {
+    file: File,
+    sum: Hasher,
+    bytes: u64,
+}
+
+impl Output {
+    fn create(path: &Path) -> io::Result<Self> {
+        Ok(Self { file: File::create(path)?, sum: Hasher::new(), bytes: 0 })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.sum.update(bytes);
+        self.bytes += bytes.len() as u64;
+        self.file.write_all(bytes)
+    }
+
+    fn finish(self) -> io::Result<FileSum> {
+        self.file.sync_all()?;
+        Ok(FileSum { bytes: self.bytes, crc32: shown(self.sum) })
+    }
+}
+
+fn shown(sum: Hasher) -> String {
+    format!("{:08x}", sum.finalize())
+}
+
+/// A file that was found whole, open for reading.
+#[derive(Debug)]
+pub struct TensorFile {
+    path: PathBuf,
+    file: File,
+    header: Metadata,
+    /// Where the values begin.
+    begin: u64,
+}
+
+impl TensorFile {
+    /// Opens a file, after a look at every byte of it.
+    ///
+    /// # Errors
+    /// Names the file and says what is wrong with it: it is missing, cut short, damaged, or of another format.
+    pub fn open(path: &Path, expected: &FileSum) -> Result<Self> {
+        let fault = |problem: String| Error::failed(format!("{} {problem}", path.display()));
+        let unreadable = |error: io::Error| fault(format!("cannot be read: {error}"));
+        let mut file = File::open(path).map_err(unreadable)?;
+        let found = sum(&mut file).map_err(unreadable)?;
+        if found.bytes != expected.bytes {
+            return Err(fault(format!("is damaged: it has {} bytes and should have {}", found.bytes, expected.bytes)));
+        }
+        if found.crc32 != expected.crc32 {
+            return Err(fault(format!("is damaged: its CRC-32 is {}, not {}", found.crc32, expected.crc32)));
+        }
+        let (header, begin) = header(&file, found.bytes).map_err(|error| fault(format!("has no header: {error}")))?;
+        Ok(Self { path: path.to_owned(), file, header, begin })
+    }
+
+    /// Whether the file holds these tensors, of this type, and no others.
+    ///
+    /// # Errors
+    /// Names the tensor that is missing, too many or does not fit, with both shapes.
+    pub fn check(&self, tensors: &[Described], kind: Kind) -> Result<()> {
+        let path = self.path.display();
+        for Described { name, shape } in tensors {
+            let Some(found) = self.header.info(name) else {
+                return Err(Error::usage(format!("{path} has no tensor {name}, which the model has as {shape:?}")));
+            };
+            if found.shape != *shape {
+                let held = &found.shape;
+                return Err(Error::usage(format!("{path} has {name} as {held:?}, but the model has it as {shape:?}")));
+            }
+            if kind_of(found.dtype) != Some(kind) {
+                let held = found.dtype;
+                return Err(Error::usage(format!("{path} has {name} in {held}, but this run keeps it in {kind:?}")));
+            }
+        }
+        let known = |name: &String| tensors.iter().any(|tensor| tensor.name == *name);
+        match self.header.offset_keys().into_iter().find(|name| !known(name)) {
+            Some(extra) => Err(Error::usage(format!("{path} has a tensor {extra}, which the model has not"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Some values of a tensor, by their indices in row-major order: `[indices]`, of the file's type.
+    ///
+    /// # Errors
+    /// The file has no such values, or cannot be read.
+    pub fn values(&self, name: &str, indices: Range<usize>) -> Result<Tensor> {
+        let fault = |problem: String| Error::failed(format!("{}: {problem}", self.path.display()));
+        let info = self.header.info(name).ok_or_else(|| fault(format!("there is no tensor {name}")))?;
+        let kind = kind_of(info.dtype).ok_or_else(|| fault(format!("{name} is in {}", info.dtype)))?;
+        let (first, last) = info.data_offsets;
+        let (from, to) =
+            (first + indices.start * kind.elt_size_in_bytes(), first + indices.end * kind.elt_size_in_bytes());
+        if to > last {
+            return Err(fault(format!("{name} ends before value {}", indices.end)));
+        }
+        let mut bytes = vec![0; to - from];
+        self.file
+            .read_exact_at(&mut bytes, self.begin + from as u64)
+            .map_err(|error| fault(format!("{name} cannot be read: {error}")))?;
+        Ok(Tensor::f_from_data_size(&bytes, &[indices.len() as i64], kind)?)
+    }
+}
+
+fn kind_of(dtype: Dtype) -> Option<Kind> {
+    match dtype {
+        Dtype::F32 => Some(Kind::Float),
+        Dtype::F64 => Some(Kind::Double),
+        _ => None,
+    }
+}
+
+/// The header of a file of so many bytes, and where the values begin.
+fn header(file: &File, bytes: u64) -> io::Result<(Metadata, u64)> {
+    let invalid = |problem: &str| io::Error::new(io::ErrorKind::InvalidData, problem);
+    let mut length = [0; LENGTH];
+    file.read_exact_at(&mut length, 0)?;
+    let length = u64::from_le_bytes(length);
+    if length > LONGEST_HEADER.min(bytes) {
+        return Err(invalid("its length is impossible"));
+    }
+    let mut text = vec![0; length as usize];
+    file.read_exact_at(&mut text, LENGTH as u64)?;
+    let header: Metadata = serde_json::from_slice(&text)?;
+    let begin = LENGTH as u64 + length;
+    if begin + header.data_len() as u64 != bytes {
+        return Err(invalid("it does not describe all of the file"));
+    }
+    Ok((header, begin))
+}
+
+fn sum(file: &mut File) -> io::Result<FileSum> {
+    let (mut sum, mut bytes, mut buffer) = (Hasher::new(), 0, vec![0; CHECKED_AT_ONCE]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(FileSum { bytes, crc32: shown(sum) }),
+            read => {
+                sum.update(&buffer[..read]);
+                bytes += read as u64;
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! `--resume`: which run goes on, from where, and with which settings.
+
+use crate::checkpoint::{Checkpoint, Checkpoints};
+use crate::error::{Error, Result};
+use crate::recipe::{Layered, Recipe};
+use crate::report::console;
+use crate::report::run_log::{LATEST, RECIPE, runs_of};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use toml::Value;
+
+/// The value of `--resume` that stands for the newest run.
+const AUTO: &str = "auto";
+
+/// What a resumed run may have otherwise: keys, or sections that end in a dot. How the work is split and how long it
+/// goes on leave the numbers of a step as they are; a data set may have moved.
+const MAY_CHANGE: [&str; 8] =
+    ["name", "about", "data.dir", "train.epochs", "train.steps", "train.max_time", "parallel.", "checkpoint."];
+
+/// A run that goes on.
+pub struct Resume {
+    /// Its folder.
+    pub run: PathBuf,
+    /// From where; `None`: from its start.
+    pub checkpoint: Option<Arc<Checkpoint>>,
+    saved: Layered,
+}
+
+impl Resume {
+    /// The run that an argument of `--resume` names; `None` for `auto` where there is none yet, so that one command
+    /// serves a job's first start and every other. `run_dir` is what `--run-dir` names, and `asked` gives the recipe
+    /// and the model that are asked for, which `auto` goes by where it names nothing.
+    ///
+    /// # Errors
+    /// There is no such run, or nothing in it is whole: names what was looked at.
+    pub fn find(
+        argument: &str,
+        run_dir: Option<&Path>,
+        asked: impl FnOnce() -> Result<(String, String)>,
+    ) -> Result<Option<Self>> {
+        if argument != AUTO {
+            return Self::named(Path::new(argument), run_dir).map(Some);
+        }
+        let run = match run_dir {
+            Some(folder) => folder.to_owned(),
+            None => {
+                let (recipe, model) = asked()?;
+                runs_of(&recipe, &model).join(LATEST)
+            }
+        };
+        if !run.join(RECIPE).exists() {
+            console::say(&format!("nothing to resume: {} holds no run; a new one begins", run.display()));
+            return Ok(None);
+        }
+        let found = Self::newest(followed(&run))?;
+        if found.checkpoint.is_none() {
+            console::say(&format!("{} holds no checkpoint; the run begins again", found.run.display()));
+        }
+        Ok(Some(found))
+    }
+
+    /// The run, or the checkpoint, at a path.
+    fn named(path: &Path, run_dir: Option<&Path>) -> Result<Self> {
+        let shown = path.display();
+        if run_dir.is_some_and(|folder| folder != path) {
+            return Err(Error::usage(format!(
+                "--run-dir: a run goes on where it lies; leave this out, as --resume {shown} names the run"
+            )));
+        }
+        if path.join(RECIPE).exists() {
+            let found = Self::newest(followed(path))?;
+            return match found.checkpoint {
+                Some(_) => Ok(found),
+                None => Err(Error::usage(format!("--resume: the run {shown} holds no checkpoint"))),
+            };
+        }
+        if !Checkpoint::is_one(path) {
+            return Err(Error::usage(format!(
+                "--resume: {shown} is neither a run directory ({RECIPE} is not in it) nor a checkpoint"
+            )));
+        }
+        let whole = path.canonicalize().map_err(|error| Error::usage(format!("--resume: {shown}: {error}")))?;
+        match whole.parent().and_then(Path::parent).filter(|run| run.join(RECIPE).exists()) {
+            Some(run) => Self::from(run.to_owned(), Some(Checkpoint::open(&whole)?)),
+            None => Err(Error::usage(format!(
+                "--resume: {shown} does not lie in the folder `checkpoints` of a run, where {RECIPE} says how to go on"
+            ))),
+        }
+    }
+
+    /// A run from its newest checkpoint that is whole, with a word about those that are not.
+    fn newest(run: PathBuf) -> Result<Self> {
+        let checkpoint =
+            Checkpoints::of_run(&run).newest(&mut |damage| console::say(&format!("left out: {damage}")))?;
+        Self::from(run, checkpoint)
+    }
+
+    fn from(run: PathBuf, checkpoint: Option<Checkpoint>) -> Result<Self> {
+        let saved = Layered::saved(&run.join(RECIPE))?;
+        Ok(Self { run, checkpoint: checkpoint.map(Arc::new), saved })
+    }
+
+    /// The settings that the run goes on with: those it was begun with, and over them what `lay` lays.
+    ///
+    /// # Errors
+    /// What `lay` reports, or a setting that would change the numbers of a run half done: names it with both values.
+    pub fn settings(&self, lay: impl Fn(&mut Layered) -> Result<()>) -> Result<Layered> {
+        let mut layered = self.saved.clone();
+        lay(&mut layered)?;
+        if placed(&layered.recipe()?) != placed(&self.saved.recipe()?) {
+            // The rest of how the run was laid out is nothing that anyone asked for.
+            layered = self.saved.clone();
+            for open in ["devices=0", "mode=auto", "mesh=auto", "threads=0"] {
+                layered.set(&format!("parallel.{open}"), "resumed")?;
+            }
+            lay(&mut layered)?;
+        }
+        let precision = layered.recipe()?.train.precision.resolved().name();
+        layered.set(&format!("train.precision={precision}"), "resumed")?;
+        for (key, begun, asked) in self.saved.differences(&layered) {
+            if !MAY_CHANGE.iter().any(|free| key == *free || (free.ends_with('.') && key.starts_with(free))) {
+                return Err(self.refused(&key, &begun, &asked));
+            }
+        }
+        Ok(layered)
+    }
+
+    /// Refuses another recipe than the one that the run was begun with.
+    ///
+    /// # Errors
+    /// It is another.
+    pub fn check_recipe(&self, asked: &str) -> Result<()> {
+        let (begun, asked) = (self.saved.recipe()?.name, Layered::from_recipe(asked)?.recipe()?.name);
+        if begun == asked {
+            return Ok(());
+        }
+        Err(self.refused("the recipe", &Value::String(begun), &Value::String(asked)))
+    }
+
+    fn refused(&self, key: &str, begun: &Value, asked: &Value) -> Error {
+        let run = self.run.display();
+        Error::usage(format!(
+            "--resume: {key} was {begun} when {run} was begun and cannot become {asked}: the numbers would be another \
+             run's"
+        ))
+    }
+}
+
+/// On what a run is laid out.
+fn placed(recipe: &Recipe) -> impl PartialEq + use<> {
+    (recipe.parallel.devices, recipe.parallel.mode, recipe.parallel.mesh)
+}
+
+/// The folder that a link like `latest` leads to now: the link may lead elsewhere later.
+fn followed(path: &Path) -> PathBuf {
+    match (path.read_link(), path.parent()) {
+        (Ok(target), Some(parent)) => parent.join(target),
+        _ => path.to_owned(),
+    }
+}

@@ -1,0 +1,141 @@
+//! Checkpoints, seen from the loop: when one is due, and how the shards of the ranks become whole parameters. (The way
+//! back is [`super::parameters::Store::read`].)
+
+use super::layout::Layout;
+use super::rank::Shard;
+use super::session::Job;
+use crate::checkpoint::state::About;
+use crate::checkpoint::{Checkpoint, Checkpoints, Content, Described, Position, Whole};
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::model::cost::{parameter_name, parameters};
+use crate::plan::Plan;
+use crate::recipe::Recipe;
+use crate::recipe::settings::CheckpointSettings;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tch::{Kind, Tensor};
+
+/// Where a run's checkpoints go, and when.
+#[derive(Clone, Debug)]
+pub struct Saving {
+    checkpoints: Checkpoints,
+    settings: CheckpointSettings,
+    precision: &'static str,
+    seed: u64,
+    batch_size: usize,
+}
+
+impl Saving {
+    /// What a recipe says of the checkpoints of the run in a folder; `None`: there are to be none.
+    pub fn new(recipe: &Recipe, run: &Path) -> Option<Self> {
+        (recipe.checkpoint.keep > 0).then(|| Self {
+            checkpoints: Checkpoints::of_run(run),
+            settings: recipe.checkpoint,
+            precision: recipe.train.precision.resolved().name(),
+            seed: recipe.seed,
+            batch_size: recipe.train.batch_size,
+        })
+    }
+
+    /// The steps from a position to the next checkpoint within an epoch, at least one.
+    pub fn steps_ahead(&self, position: &Position) -> u64 {
+        match self.settings.every_steps {
+            0 => u64::MAX,
+            every => every - position.step % every,
+        }
+    }
+
+    /// Whether the end of a position's epoch is to have a checkpoint.
+    pub fn is_due_after(&self, epoch: u64) -> bool {
+        self.settings.every_epochs != 0 && epoch.is_multiple_of(self.settings.every_epochs)
+    }
+
+    /// Writes a checkpoint from what each rank holds, in rank order; gives its folder.
+    ///
+    /// # Errors
+    /// The file system's, as on a full disk.
+    pub fn write(&self, plan: &Plan, position: Position, shards: &[Shard]) -> Result<PathBuf> {
+        let tensors = described(&plan.model);
+        let layouts: Vec<Layout> = (0..plan.mesh.model).map(|model_rank| Layout::new(plan, model_rank)).collect();
+        let about = About {
+            model: plan.model.name.clone(),
+            precision: self.precision.to_owned(),
+            seed: self.seed,
+            batch_size: self.batch_size,
+            mesh: plan.mesh.to_string(),
+            mode: plan.mode.name().to_owned(),
+        };
+        let masters: Vec<&Tensor> = shards.iter().map(|shard| &shard.masters).collect();
+        let velocities: Option<Vec<&Tensor>> = shards.iter().map(|shard| shard.velocity.as_ref()).collect();
+        let kind = masters.first().map_or(Kind::Float, |masters| masters.kind());
+        let of_model = |index: usize| whole(plan, &layouts, &masters, index, tensors[index].len());
+        let of_optimizer = |index: usize| {
+            let velocities = velocities.as_deref().unwrap_or_default();
+            whole(plan, &layouts, velocities, index, tensors[index].len())
+        };
+        let model = Whole { kind, tensors: &tensors, values: &of_model };
+        let optimizer = velocities.as_ref().map(|_| Whole { kind, tensors: &tensors, values: &of_optimizer });
+        self.checkpoints.write(&Content { position, about, model, optimizer }, self.settings.keep)
+    }
+}
+
+/// Every parameter of a model, whole, in its order.
+pub fn described(model: &Model) -> Vec<Described> {
+    let of_layer = |layer| parameters(model, layer).into_iter().map(move |parameter| (layer, parameter));
+    (0..model.layers.len())
+        .flat_map(of_layer)
+        .map(|(layer, found)| Described { name: parameter_name(model, layer, found.role), shape: found.shape })
+        .collect()
+}
+
+/// The bytes of one whole parameter of `size` values, put together from one shard of each rank.
+fn whole(plan: &Plan, layouts: &[Layout], shards: &[&Tensor], index: usize, size: usize) -> Result<Vec<u8>> {
+    let width = shards.first().map_or(0, |shard| shard.kind().elt_size_in_bytes());
+    let mut bytes = vec![0; size * width];
+    for (rank, shard) in shards.iter().enumerate() {
+        let layout = &layouts[plan.mesh.model_rank(rank)];
+        let part = layout.shard(plan.mesh.data_rank(rank));
+        for run in layout.entries[index].runs(&part) {
+            let values = shard.f_narrow(0, (run.place - part.start) as i64, run.whole.len() as i64)?;
+            let place = &mut bytes[run.whole.start * width..run.whole.end * width];
+            values.f_copy_data_u8(place, run.whole.len())?;
+        }
+    }
+    Ok(bytes)
+}
+
+impl Job {
+    /// Lets the run begin where a checkpoint ends.
+    ///
+    /// # Errors
+    /// The checkpoint does not fit the model, the optimizer or the training set: says what differs.
+    pub fn resume(&mut self, checkpoint: Arc<Checkpoint>) -> Result<()> {
+        let (plan, settings) = (&self.assignment.plan, &self.assignment.settings);
+        let kind = if settings.kind == Kind::BFloat16 { Kind::Float } else { settings.kind };
+        let tensors = described(&plan.model);
+        checkpoint.model.check(&tensors, kind)?;
+        let folder = checkpoint.folder.display();
+        match &checkpoint.optimizer {
+            Some(optimizer) if settings.momentum > 0.0 => optimizer.check(&tensors, kind)?,
+            None if settings.momentum > 0.0 => {
+                return Err(Error::usage(format!("{folder} has no velocities, but this run has momentum")));
+            }
+            _ => {}
+        }
+        let Position { step, epoch, steps_in_epoch, .. } = checkpoint.state.position;
+        let per_epoch = self.assignment.steps_per_epoch;
+        if epoch == 0 || steps_in_epoch > per_epoch || (epoch - 1).saturating_mul(per_epoch) + steps_in_epoch != step {
+            return Err(Error::usage(format!(
+                "{folder} is at step {step}, step {steps_in_epoch} of epoch {epoch}, but the training set gives \
+                 {per_epoch} steps an epoch: it is not the one that the run began with"
+            )));
+        }
+        if epoch > self.epochs {
+            let epochs = self.epochs;
+            return Err(Error::usage(format!("{folder} is in epoch {epoch}, but only {epochs} are asked for")));
+        }
+        self.assignment.begin = Some(checkpoint);
+        Ok(())
+    }
+}
