@@ -39,7 +39,7 @@ pub struct Content<'v> {
     pub optimizer: Option<Whole<'v>>,
 }
 
-/// A checkpoint that was found whole, open for reading.
+/// A checkpoint that was found whole.
 #[derive(Debug)]
 pub struct Checkpoint {
     /// Where it lies.
@@ -150,7 +150,7 @@ impl Checkpoints {
                 }
             }
         }
-        first.map_or(Ok(None), Err)
+        first.map_or(Ok(None), |error| Err(error.within("no checkpoint is whole")))
     }
 }
 

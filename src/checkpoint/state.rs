@@ -130,9 +130,9 @@ impl State {
     /// Names it: it cannot be read, is damaged, or another version of mpt wrote it.
     pub fn read(path: &Path) -> Result<Self> {
         let fault = |problem: String| Error::failed(format!("{} {problem}", path.display()));
-        let text = fs::read_to_string(path).map_err(|error| fault(format!("cannot be read: {error}")))?;
+        let text = fs::read(path).map_err(|error| fault(format!("cannot be read: {error}")))?;
         let damaged = |error: serde_json::Error| fault(format!("is damaged: {error}"));
-        let value: serde_json::Value = serde_json::from_str(&text).map_err(damaged)?;
+        let value: serde_json::Value = serde_json::from_slice(&text).map_err(damaged)?;
         match value["format"].as_u64() {
             Some(format) if format != u64::from(FORMAT) => {
                 Err(fault(format!("is of format {format}; this version of mpt reads format {FORMAT}")))

@@ -123,11 +123,10 @@ fn shown(sum: Hasher) -> String {
     format!("{:08x}", sum.finalize())
 }
 
-/// A file that was found whole, open for reading.
+/// A file that was found whole. It is not kept open: a checkpoint that is removed should free the disk.
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
-    file: File,
     header: Metadata,
     /// Where the values begin.
     begin: u64,
@@ -150,7 +149,7 @@ impl TensorFile {
             return Err(fault(format!("is damaged: its CRC-32 is {}, not {}", found.crc32, expected.crc32)));
         }
         let (header, begin) = header(&file, found.bytes).map_err(|error| fault(format!("has no header: {error}")))?;
-        Ok(Self { path: path.to_owned(), file, header, begin })
+        Ok(Self { path: path.to_owned(), header, begin })
     }
 
     /// Whether the file holds these tensors, of this type, and no others.
@@ -179,13 +178,31 @@ impl TensorFile {
         }
     }
 
+    /// Opens the file to read from it.
+    ///
+    /// # Errors
+    /// It has gone.
+    pub fn reader(&self) -> Result<Reader<'_>> {
+        let fault = |error| Error::failed(format!("{} cannot be read: {error}", self.path.display()));
+        Ok(Reader { header: self, file: File::open(&self.path).map_err(fault)? })
+    }
+}
+
+/// A file of tensors, open for reading.
+pub struct Reader<'h> {
+    header: &'h TensorFile,
+    file: File,
+}
+
+impl Reader<'_> {
     /// Some values of a tensor, by their indices in row-major order: `[indices]`, of the file's type.
     ///
     /// # Errors
     /// The file has no such values, or cannot be read.
     pub fn values(&self, name: &str, indices: Range<usize>) -> Result<Tensor> {
-        let fault = |problem: String| Error::failed(format!("{}: {problem}", self.path.display()));
-        let info = self.header.info(name).ok_or_else(|| fault(format!("there is no tensor {name}")))?;
+        let TensorFile { path, header, begin } = self.header;
+        let fault = |problem: String| Error::failed(format!("{}: {problem}", path.display()));
+        let info = header.info(name).ok_or_else(|| fault(format!("there is no tensor {name}")))?;
         let kind = kind_of(info.dtype).ok_or_else(|| fault(format!("{name} is in {}", info.dtype)))?;
         let (first, last) = info.data_offsets;
         let (from, to) =
@@ -195,7 +212,7 @@ impl TensorFile {
         }
         let mut bytes = vec![0; to - from];
         self.file
-            .read_exact_at(&mut bytes, self.begin + from as u64)
+            .read_exact_at(&mut bytes, begin + from as u64)
             .map_err(|error| fault(format!("{name} cannot be read: {error}")))?;
         Ok(Tensor::f_from_data_size(&bytes, &[indices.len() as i64], kind)?)
     }

@@ -62,9 +62,17 @@ impl What {
     /// # Errors
     /// Names the option or the key, and what is wrong with it.
     pub fn recipe(&self, place: &Where) -> Result<Layered> {
-        let mut layered = Layered::from_recipe(self.recipe.as_deref().unwrap_or(DEFAULT_RECIPE))?;
+        let mut layered = self.base()?;
         self.lay(&mut layered, place)?;
         Ok(layered)
+    }
+
+    /// The recipe as it was written.
+    ///
+    /// # Errors
+    /// There is no such recipe, or something is wrong with it.
+    pub fn base(&self) -> Result<Layered> {
+        Layered::from_recipe(self.recipe.as_deref().unwrap_or(DEFAULT_RECIPE))
     }
 
     /// Lays the environment and these options over settings.

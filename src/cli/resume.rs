@@ -2,7 +2,7 @@
 
 use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::error::{Error, Result};
-use crate::recipe::{Layered, Recipe};
+use crate::recipe::Layered;
 use crate::report::console;
 use crate::report::run_log::{LATEST, RECIPE, runs_of};
 use std::path::{Path, PathBuf};
@@ -107,10 +107,12 @@ impl Resume {
     pub fn settings(&self, lay: impl Fn(&mut Layered) -> Result<()>) -> Result<Layered> {
         let mut layered = self.saved.clone();
         lay(&mut layered)?;
-        if placed(&layered.recipe()?) != placed(&self.saved.recipe()?) {
-            // The rest of how the run was laid out is nothing that anyone asked for.
+        let (begun, asked) = (self.saved.recipe()?.parallel, layered.recipe()?.parallel);
+        if (begun.devices, begun.mode, begun.mesh) != (asked.devices, asked.mode, asked.mesh) {
+            // The rest of how the run was laid out was not asked for, and may not go with what is.
             layered = self.saved.clone();
-            for open in ["devices=0", "mode=auto", "mesh=auto", "threads=0"] {
+            let devices = if begun.mesh == asked.mesh { begun.devices } else { 0 };
+            for open in [&format!("devices={devices}"), "mode=auto", "mesh=auto", "threads=0"] {
                 layered.set(&format!("parallel.{open}"), "resumed")?;
             }
             lay(&mut layered)?;
@@ -144,11 +146,6 @@ impl Resume {
              run's"
         ))
     }
-}
-
-/// On what a run is laid out.
-fn placed(recipe: &Recipe) -> impl PartialEq + use<> {
-    (recipe.parallel.devices, recipe.parallel.mode, recipe.parallel.mesh)
 }
 
 /// The folder that a link like `latest` leads to now: the link may lead elsewhere later.

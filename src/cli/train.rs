@@ -111,7 +111,7 @@ impl Train {
 
     /// The settings of a new run.
     fn settings(&self) -> Result<Layered> {
-        let mut layered = self.what.recipe(&self.place)?;
+        let mut layered = self.what.base()?;
         self.lay(&mut layered)?;
         Ok(layered)
     }
@@ -220,6 +220,9 @@ fn announce(job: &Job) {
     if let Some(checkpoint) = begin {
         let (folder, step) = (checkpoint.folder.display(), commas(checkpoint.state.position.step));
         console::say(&format!("resumed after step {step} of {}, from {folder}", commas(*total_steps)));
+        if checkpoint.state.position.step >= *total_steps {
+            console::say("nothing is left to train; --epochs N or --steps N goes on longer");
+        }
     }
 }
 

@@ -87,6 +87,7 @@ impl Store {
     /// # Errors
     /// The file cannot be read, or lacks a parameter.
     pub fn read(&self, plan: &Plan, target: &Tensor, file: &TensorFile) -> Result<()> {
+        let file = file.reader()?;
         for entry in &self.entries {
             let name = cost::parameter_name(&plan.model, entry.share.layer, entry.share.role);
             for Run { place, whole } in entry.runs(&self.shard) {

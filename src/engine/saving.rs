@@ -133,7 +133,9 @@ impl Job {
         }
         if epoch > self.epochs {
             let epochs = self.epochs;
-            return Err(Error::usage(format!("{folder} is in epoch {epoch}, but only {epochs} are asked for")));
+            return Err(Error::usage(format!(
+                "{folder} is in epoch {epoch} already, and the run is to end with epoch {epochs}"
+            )));
         }
         self.assignment.begin = Some(checkpoint);
         Ok(())

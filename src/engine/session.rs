@@ -70,7 +70,8 @@ pub fn run(job: Job, listen: &mut dyn FnMut(&Event)) -> Result<Summary> {
     let position = job.assignment.begin.as_ref().map(|checkpoint| checkpoint.state.position);
     let saved = position.map(|position| position.step);
     let position = position.unwrap_or_default();
-    Session { job, crew, orders, listen, position, saved, begin: Instant::now() }.run()
+    let time_before = position.whole_time;
+    Session { job, crew, orders, listen, position, saved, begin: Instant::now(), time_before }.run()
 }
 
 struct Session<'l> {
@@ -82,14 +83,15 @@ struct Session<'l> {
     /// The step of the newest checkpoint.
     saved: Option<u64>,
     begin: Instant,
+    /// The time of the run before it was resumed.
+    time_before: Duration,
 }
 
 impl Session<'_> {
     fn run(mut self) -> Result<Summary> {
-        let time_before = self.position.whole_time;
         self.say(Event::Started(self.length()));
         let (last, stopped) = loop {
-            let done = self.epoch(time_before)?;
+            let done = self.epoch()?;
             let stopped = match done.test {
                 // A signal ended the evaluation of a whole epoch.
                 None => self.job.assignment.control.wish(),
@@ -107,13 +109,17 @@ impl Session<'_> {
             steps: self.position.step,
             examples: self.position.examples,
             train_time: self.position.train_time,
-            whole_time: time_before + self.begin.elapsed(),
+            whole_time: self.whole_time(),
             stopped,
             saved: self.saved == Some(self.position.step),
             devices: self.job.devices.clone(),
         };
         self.say(Event::Finished(summary.clone()));
         Ok(summary)
+    }
+
+    fn whole_time(&self) -> Duration {
+        self.time_before + self.begin.elapsed()
     }
 
     fn say(&mut self, event: Event) {
@@ -136,12 +142,12 @@ impl Session<'_> {
 
     /// What is left of the epoch at hand: its training, a checkpoint, its evaluation. In this order: of a run that ends
     /// while it evaluates nothing is lost, for the evaluation can be done again.
-    fn epoch(&mut self, time_before: Duration) -> Result<Epoch> {
-        let cut_short = self.train(time_before)?;
+    fn epoch(&mut self) -> Result<Epoch> {
+        let cut_short = self.train()?;
         let epoch = self.position.epoch;
         let ends = cut_short.is_some() || epoch == self.job.epochs;
         if ends || self.job.saving.as_ref().is_some_and(|saving| saving.is_due_after(epoch)) {
-            self.save(time_before)?;
+            self.save()?;
         }
         let begin = Instant::now();
         // Who sends a signal wants the end, not another evaluation.
@@ -157,7 +163,7 @@ impl Session<'_> {
     }
 
     /// Trains to the end of the epoch, with a checkpoint where one is due on the way. Says why if the end is early.
-    fn train(&mut self, time_before: Duration) -> Result<Option<StopReason>> {
+    fn train(&mut self) -> Result<Option<StopReason>> {
         let Assignment { total_steps, steps_per_epoch, .. } = self.job.assignment;
         let mut streams = Vec::new();
         loop {
@@ -180,7 +186,7 @@ impl Session<'_> {
                 return Ok(self.job.assignment.control.wish());
             }
             if limit == ahead && limit < of_epoch {
-                self.save(time_before)?;
+                self.save()?;
             }
         }
     }
@@ -238,14 +244,14 @@ impl Session<'_> {
     }
 
     /// Writes a checkpoint, unless there is one of this step. One that cannot be written does not end the run.
-    fn save(&mut self, time_before: Duration) -> Result<()> {
+    fn save(&mut self) -> Result<()> {
         let step = self.position.step;
         if self.job.saving.is_none() || self.saved == Some(step) {
             return Ok(());
         }
         let begin = Instant::now();
         let shards = self.shards()?;
-        self.position.whole_time = time_before + self.begin.elapsed();
+        self.position.whole_time = self.whole_time();
         let Some(saving) = &self.job.saving else { return Ok(()) };
         match saving.write(&self.job.assignment.plan, self.position, &shards) {
             Ok(folder) => {

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-fn mpt(arguments: &[&str]) -> Command {
+pub fn mpt(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mpt"));
     // Runs are recorded under the working directory.
     command.args(arguments).stdin(Stdio::null()).current_dir(env!("CARGO_TARGET_TMPDIR"));
@@ -14,15 +14,15 @@ fn mpt(arguments: &[&str]) -> Command {
     command
 }
 
-fn output(arguments: &[&str]) -> Output {
+pub fn output(arguments: &[&str]) -> Output {
     mpt(arguments).output().unwrap()
 }
 
-fn stdout(output: &Output) -> String {
+pub fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn stderr(output: &Output) -> String {
+pub fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
@@ -42,7 +42,7 @@ const TINY: [&str; 13] = [
     "data.test_examples=16",
 ];
 
-fn tiny<'a>(more: &[&'a str]) -> Vec<&'a str> {
+pub fn tiny<'a>(more: &[&'a str]) -> Vec<&'a str> {
     TINY.iter().copied().chain(more.iter().copied()).collect()
 }
 

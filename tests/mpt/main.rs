@@ -1,5 +1,6 @@
 //! The integration tests of mpt, one program.
 
+mod checkpoint;
 mod collectives;
 mod command_line;
 mod evaluation;
@@ -7,4 +8,5 @@ mod gradients;
 mod laws;
 mod networks;
 mod plans;
+mod resume;
 mod shipped;

@@ -1,0 +1,310 @@
+//! Checkpoints: law 3, resumed equals uninterrupted; what is in the files; which are kept; damage.
+
+use mpt::checkpoint::{Checkpoint, Checkpoints};
+use mpt::engine::saving::Saving;
+use mpt::engine::session::{Job, run};
+use mpt::events::{Event, Summary};
+use mpt::launch::control::Control;
+use mpt::layers::Outcome;
+use mpt::random::{Purpose, Stream};
+use mpt::recipe::{Layered, Recipe};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tch::{Kind, Tensor};
+
+/// Six steps an epoch, the last with half a batch; everything that keeps something from step to step, or is drawn at
+/// random.
+const EVENTFUL: [&str; 16] = [
+    "model.name=tiny",
+    "data.source=noise",
+    "data.image=[2,13,13]",
+    "data.classes=5",
+    "data.train_examples=44",
+    "data.test_examples=9",
+    "data.flip=true",
+    "data.crop=2",
+    "train.batch_size=8",
+    "train.epochs=3",
+    "optimizer.learning_rate=0.05",
+    "optimizer.momentum=0.9",
+    "optimizer.weight_decay=0.01",
+    "schedule.kind=cosine",
+    "parallel.threads=1",
+    "checkpoint.keep=100",
+];
+
+fn recipe(settings: &[&str]) -> Recipe {
+    let mut layered = Layered::from_recipe("fashion-mnist").unwrap();
+    for assignment in EVENTFUL.iter().chain(settings) {
+        layered.set(assignment, "test").unwrap();
+    }
+    layered.recipe().unwrap()
+}
+
+/// A run in a folder, from its start or from a checkpoint.
+fn trained(folder: &Path, from: Option<&Path>, settings: &[&str]) -> (Summary, Vec<Event>) {
+    let recipe = recipe(settings);
+    let mut job = Job::new(&recipe, Control::default()).unwrap();
+    job.saving = Saving::new(&recipe, folder);
+    if let Some(from) = from {
+        job.resume(Arc::new(Checkpoint::open(from).unwrap())).unwrap();
+    }
+    let mut events = Vec::new();
+    let summary = run(job, &mut |event| events.push(event.clone())).unwrap();
+    (summary, events)
+}
+
+/// The steps of a run's checkpoints, the newest first, and where they lie.
+fn steps(run: &Path) -> Vec<u64> {
+    Checkpoints::of_run(run).list().unwrap().into_iter().map(|(step, _)| step).collect()
+}
+
+fn at(run: &Path, step: u64) -> PathBuf {
+    run.join(format!("checkpoints/step-{step:08}"))
+}
+
+fn tensors(checkpoint: &Path, file: &str) -> BTreeMap<String, Tensor> {
+    Tensor::read_safetensors(checkpoint.join(file)).unwrap().into_iter().collect()
+}
+
+/// What a run says of its numbers after a step, without its times.
+#[derive(Debug, PartialEq)]
+enum Told {
+    Step(u64, u64, Outcome, Outcome, f64),
+    Epoch(u64, Outcome, Option<Outcome>),
+}
+
+fn told_after(step: u64, events: &[Event]) -> Vec<Told> {
+    let begin = events.iter().position(|event| matches!(event, Event::Step(found) if found.step == step));
+    let after = &events[begin.map_or(0, |begin| begin + 1)..];
+    let told = after.iter().filter_map(|event| match event {
+        Event::Step(found) => {
+            Some(Told::Step(found.step, found.epoch, found.outcome, found.epoch_outcome, found.learning_rate))
+        }
+        Event::Epoch(found) => Some(Told::Epoch(found.epoch, found.train, found.test)),
+        _ => None,
+    });
+    told.collect()
+}
+
+#[test]
+fn resumed_equals_uninterrupted_to_the_last_bit() {
+    for (precision, mesh) in [("fp32", "1x1"), ("fp32", "1x2"), ("fp32", "2x1"), ("bf16", "1x3"), ("bf16", "2x2")] {
+        let dir = tempfile::tempdir().unwrap();
+        let (precision, mesh) = (format!("train.precision={precision}"), format!("parallel.mesh={mesh}"));
+        let settings = [precision.as_str(), mesh.as_str(), "checkpoint.every_steps=4"];
+        let whole = dir.path().join("whole");
+        let (summary, events) = trained(&whole, None, &settings);
+        // 4, 8 and 16 lie within an epoch, 6, 12 and 18 at the end of one, before its evaluation.
+        assert_eq!(steps(&whole), [18, 16, 12, 8, 6, 4], "{settings:?}");
+        for step in [4, 6, 8, 12, 16, 18] {
+            let resumed = dir.path().join(step.to_string());
+            let (again, its_events) = trained(&resumed, Some(&at(&whole, step)), &settings);
+            assert_eq!(told_after(0, &its_events), told_after(step, &events), "{settings:?} from step {step}");
+            assert_eq!((again.steps, again.examples), (summary.steps, summary.examples));
+            assert!(again.train_time > Duration::ZERO && again.whole_time > again.train_time);
+            let last = if step == 18 { continue } else { at(&resumed, 18) };
+            for file in ["model.safetensors", "optimizer.safetensors"] {
+                let (found, expected) =
+                    (fs::read(last.join(file)).unwrap(), fs::read(at(&whole, 18).join(file)).unwrap());
+                assert!(found == expected, "{settings:?} from step {step}: {file} has other bits");
+            }
+        }
+    }
+}
+
+#[test]
+fn checkpoints_leave_a_run_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = ["train.precision=fp32", "parallel.mesh=2x1"];
+    let without = trained(dir.path(), None, &[&settings[..], &["checkpoint.keep=0"]].concat()).1;
+    assert!(!dir.path().join("checkpoints").exists());
+    let with = trained(dir.path(), None, &[&settings[..], &["checkpoint.every_steps=1"]].concat()).1;
+    assert_eq!(told_after(0, &with), told_after(0, &without));
+}
+
+#[test]
+fn a_run_goes_on_over_other_devices() {
+    let dir = tempfile::tempdir().unwrap();
+    let fp64 = "train.precision=fp64";
+    let whole = dir.path().join("whole");
+    trained(&whole, None, &[fp64, "parallel.mesh=1x2", "checkpoint.every_steps=4"]);
+    for (step, mesh) in [(4, "1x1"), (6, "2x2"), (8, "1x3"), (4, "3x1"), (6, "1x4"), (8, "3x2")] {
+        let resumed = dir.path().join(mesh);
+        trained(&resumed, Some(&at(&whole, step)), &[fp64, &format!("parallel.mesh={mesh}")]);
+        for file in ["model.safetensors", "optimizer.safetensors"] {
+            let (found, expected) = (tensors(&at(&resumed, 18), file), tensors(&at(&whole, 18), file));
+            assert!(found.keys().eq(expected.keys()), "{mesh}: {file}");
+            for (name, expected) in expected {
+                let apart = (&found[&name] - &expected).norm().double_value(&[]) / expected.norm().double_value(&[]);
+                assert!(apart < 1e-9, "{mesh} from step {step}: {name} in {file} is {apart} apart");
+            }
+        }
+    }
+}
+
+#[test]
+fn files_hold_whole_tensors_under_pytorchs_names() {
+    for (precision, kind) in [("fp32", Kind::Float), ("bf16", Kind::Float), ("fp64", Kind::Double)] {
+        let dir = tempfile::tempdir().unwrap();
+        let precision = format!("train.precision={precision}");
+        // With a learning rate of 0 the weights stay as they were drawn.
+        let settings = ["parallel.mesh=2x3", "optimizer.learning_rate=0", "train.steps=1", &precision];
+        trained(dir.path(), None, &settings);
+        let model = tensors(&at(dir.path(), 1), "model.safetensors");
+        let expected: [(&str, &[i64]); 10] = [
+            ("conv1.bias", &[8]),
+            ("conv1.weight", &[8, 2, 3, 3]),
+            ("conv2.bias", &[12]),
+            ("conv2.weight", &[12, 4, 3, 3]),
+            ("conv3.bias", &[10]),
+            ("conv3.weight", &[10, 12, 3, 3]),
+            ("fc4.bias", &[14]),
+            ("fc4.weight", &[14, 90]),
+            ("fc5.bias", &[5]),
+            ("fc5.weight", &[5, 14]),
+        ];
+        let shapes: Vec<(&str, Vec<i64>)> = model.iter().map(|(name, found)| (name.as_str(), found.size())).collect();
+        assert_eq!(shapes, expected.map(|(name, shape)| (name, shape.to_vec())));
+        assert!(model.values().all(|found| found.kind() == kind), "{precision}");
+        // fc5, layer 13 of `tiny` counted from 0, is split by input, and kaiming-uniform over 14 inputs.
+        let mut drawn = vec![0.0; 5 * 14];
+        Stream::new(0, Purpose::Weights, 13, 0).fill_uniform(0, &mut drawn);
+        let bound = (6.0f64 / 14.0).sqrt();
+        let values: Vec<f64> = drawn.iter().map(|value| bound * (2.0 * value - 1.0)).collect();
+        assert_eq!(model["fc5.weight"], Tensor::from_slice(&values).view([5, 14]).to_kind(kind), "{precision}");
+        let velocities = tensors(&at(dir.path(), 1), "optimizer.safetensors");
+        assert!(velocities.iter().all(|(name, found)| found.size() == model[name].size()));
+    }
+}
+
+#[test]
+fn without_momentum_there_is_no_optimizer_file() {
+    let dir = tempfile::tempdir().unwrap();
+    trained(dir.path(), None, &["optimizer.momentum=0", "train.steps=1"]);
+    assert!(at(dir.path(), 1).join("model.safetensors").exists());
+    assert!(!at(dir.path(), 1).join("optimizer.safetensors").exists());
+    let mut job = Job::new(&recipe(&[]), Control::default()).unwrap();
+    let refused = job.resume(Arc::new(Checkpoint::open(&at(dir.path(), 1)).unwrap())).unwrap_err().to_string();
+    assert!(refused.ends_with("step-00000001 has no velocities, but this run has momentum"), "{refused}");
+}
+
+#[test]
+fn checkpoints_come_as_often_as_asked_and_the_newest_are_kept() {
+    let kept = |settings: &[&str]| {
+        let dir = tempfile::tempdir().unwrap();
+        trained(dir.path(), None, settings);
+        steps(dir.path())
+    };
+    assert_eq!(kept(&["checkpoint.every_steps=5"]), [18, 15, 12, 10, 6, 5]);
+    assert_eq!(kept(&["checkpoint.every_steps=5", "checkpoint.keep=2"]), [18, 15]);
+    assert_eq!(kept(&["checkpoint.every_epochs=2", "train.epochs=5"]), [30, 24, 12]);
+    assert_eq!(kept(&["checkpoint.every_epochs=0", "train.steps=7"]), [7]);
+    assert!(kept(&["checkpoint.keep=0"]).is_empty());
+}
+
+#[test]
+fn going_on_from_an_older_checkpoint_leaves_later_ones_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    trained(dir.path(), None, &["checkpoint.every_steps=4"]);
+    trained(dir.path(), Some(&at(dir.path(), 6)), &["train.steps=7"]);
+    assert_eq!(steps(dir.path()), [7, 6, 4]);
+}
+
+#[test]
+fn what_a_crash_left_unfinished_is_no_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    trained(dir.path(), None, &["train.steps=3"]);
+    let unfinished = dir.path().join("checkpoints/.step-00000006");
+    fs::create_dir(&unfinished).unwrap();
+    fs::copy(at(dir.path(), 3).join("model.safetensors"), unfinished.join("model.safetensors")).unwrap();
+    let newest = Checkpoints::of_run(dir.path()).newest(&mut |damage| panic!("{damage}")).unwrap().unwrap();
+    assert_eq!(newest.state.position.step, 3);
+    trained(dir.path(), Some(&newest.folder), &["train.steps=4"]);
+    assert_eq!(fs::read_dir(dir.path().join("checkpoints")).unwrap().count(), 2);
+}
+
+#[test]
+fn damage_is_named_and_the_checkpoint_before_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    trained(dir.path(), None, &["train.steps=3"]);
+    trained(dir.path(), Some(&at(dir.path(), 3)), &["train.steps=4"]);
+    type Damage = fn(&Path);
+    let damages: [(Damage, &str); 3] = [
+        (|file| fs::remove_file(file).unwrap(), "cannot be read"),
+        (|file| fs::write(file, &fs::read(file).unwrap()[..200]).unwrap(), "is damaged"),
+        (
+            |file| {
+                let mut bytes = fs::read(file).unwrap();
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 0x80;
+                fs::write(file, bytes).unwrap();
+            },
+            "is damaged",
+        ),
+    ];
+    for file in ["model.safetensors", "optimizer.safetensors", "state.json"] {
+        for (damage, word) in damages {
+            let path = at(dir.path(), 4).join(file);
+            let sound = fs::read(&path).unwrap();
+            damage(&path);
+            let told = Checkpoint::open(&at(dir.path(), 4)).unwrap_err().to_string();
+            assert!(told.contains(&path.display().to_string()) && told.contains(word), "{told}");
+            let mut warnings = Vec::new();
+            let newest = Checkpoints::of_run(dir.path()).newest(&mut |found| warnings.push(found.to_string()));
+            assert_eq!(newest.unwrap().unwrap().state.position.step, 3);
+            assert_eq!(warnings, [told]);
+            fs::write(&path, sound).unwrap();
+        }
+    }
+    for step in [3, 4] {
+        fs::remove_file(at(dir.path(), step).join("state.json")).unwrap();
+    }
+    let told = Checkpoints::of_run(dir.path()).newest(&mut |_| {}).unwrap_err().to_string();
+    assert!(told.starts_with("no checkpoint is whole: ") && told.contains("step-00000004/state.json"), "{told}");
+}
+
+#[test]
+fn a_checkpoint_that_does_not_fit_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    trained(dir.path(), None, &["train.steps=8", "train.precision=fp32"]);
+    let refused = |settings: &[&str]| {
+        let mut job = Job::new(&recipe(settings), Control::default()).unwrap();
+        job.resume(Arc::new(Checkpoint::open(&at(dir.path(), 8)).unwrap())).unwrap_err().to_string()
+    };
+    let fits = ["train.precision=fp32"];
+    let folder = at(dir.path(), 8).display().to_string();
+    let model = |from: &str, to: &str| {
+        let path = dir.path().join("other.toml");
+        let text = include_str!("../../src/model/shipped/tiny.toml").replace(from, to);
+        fs::write(&path, text).unwrap();
+        refused(&[fits[0], &format!("model.name={}", path.display())])
+    };
+    assert_eq!(
+        model("out = 14", "out = 16"),
+        format!("{folder}/model.safetensors has fc4.weight as [14, 90], but the model has it as [16, 90]")
+    );
+    assert_eq!(
+        model("\"fc4\"", "\"fc6\""),
+        format!("{folder}/model.safetensors has no tensor fc6.weight, which the model has as [14, 90]")
+    );
+    assert!(
+        model("out = 5 },", "out = 5, bias = false },")
+            .ends_with("model.safetensors has a tensor fc5.bias, which the model has not")
+    );
+    assert!(refused(&["train.precision=fp64"]).ends_with("has conv1.weight in F32, but this run keeps it in Double"));
+    assert_eq!(
+        refused(&[fits[0], "data.train_examples=80"]),
+        format!(
+            "{folder} is at step 8, step 2 of epoch 2, but the training set gives 10 steps an epoch: it is not the one \
+             that the run began with"
+        )
+    );
+    assert_eq!(
+        refused(&[fits[0], "train.epochs=1"]),
+        format!("{folder} is in epoch 2 already, and the run is to end with epoch 1")
+    );
+}

@@ -1,0 +1,224 @@
+//! `--resume` as a user meets it: exit codes, the record, what may change and what may not.
+
+use crate::command_line::{mpt, output, stderr, stdout, tiny};
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+/// A tiny run with momentum, recorded in a folder.
+fn recorded<'a>(run: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let common = ["--run-dir", run, "--precision", "fp32", "--set", "optimizer.momentum=0.9"];
+    tiny(&[&common[..], more].concat())
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// The numbers of a record, without its times.
+fn numbers(run: &Path) -> Vec<Value> {
+    let record = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let lines = record.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let timeless = lines.map(|mut line| {
+        for time in ["seconds", "examples_per_second", "devices"] {
+            line.as_object_mut().unwrap().remove(time);
+        }
+        line
+    });
+    timeless.collect()
+}
+
+fn done(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
+    stdout(output).lines().next().unwrap().to_owned()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_run_that_a_signal_stopped_goes_on_as_if_it_had_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (run, whole) = (dir.path().join("stopped"), dir.path().join("whole"));
+    let more = ["--gpus", "2", "--mode", "model-parallel", "--epochs", "2"];
+    let start = recorded(text(&run), &more);
+    let mut child = mpt(&start).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    lines.find(|line| line.as_ref().unwrap().starts_with("first step after")).unwrap().unwrap();
+    let busy = output(&recorded(text(&run), &["--resume", "auto"]));
+    let last = stderr(&busy).lines().last().unwrap().to_owned();
+    assert_eq!(last, format!("mpt: {} is the record of a run that still goes on", run.display()));
+    assert_eq!(busy.status.code(), Some(2));
+    // SAFETY: sends a signal to a child that has not been waited for, so its process id is still its own.
+    assert_eq!(unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGTERM) }, 0);
+    let said: Vec<String> = lines.map(Result::unwrap).collect();
+    assert_eq!(child.wait().unwrap().code(), Some(75), "{said:?}");
+    let before = numbers(&run);
+    let stopped = before.iter().filter(|line| line["kind"] == "step").count() as u64;
+
+    // It goes on where it was, with a word about nothing but the steps.
+    let steps = (stopped + 20).to_string();
+    let resumed = output(&["train", "--resume", text(&run), "--steps", &steps]);
+    let said = stderr(&resumed);
+    assert!(said.contains(&format!("\nresumed after step {stopped} of {steps}, from {}/", run.display())), "{said}");
+    let expected = output(&recorded(text(&whole), &[&more[..], &["--steps", &steps]].concat()));
+    assert_eq!(done(&resumed), done(&expected));
+    assert_eq!(numbers(&run), numbers(&whole));
+    let file = format!("checkpoints/step-{:08}/model.safetensors", stopped + 20);
+    assert_eq!(fs::read(run.join(&file)).unwrap(), fs::read(whole.join(&file)).unwrap());
+}
+
+#[test]
+fn a_finished_run_says_its_result_again_and_goes_on_if_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let (run, whole) = (dir.path().join("run"), dir.path().join("whole"));
+    let small = ["--set", "data.train_examples=40", "--epochs", "2"];
+    let first = output(&recorded(text(&run), &small));
+    let record = numbers(&run);
+    // A crash may leave half a line.
+    let mut torn = fs::read(run.join("metrics.jsonl")).unwrap();
+    torn.extend(b"{\"kind\":\"st");
+    fs::write(run.join("metrics.jsonl"), torn).unwrap();
+    let again = output(&["train", "--resume", text(&run)]);
+    assert_eq!(done(&again), done(&first));
+    assert!(stderr(&again).contains("\nnothing is left to train; "), "{}", stderr(&again));
+    assert_eq!(numbers(&run), record);
+    let longer = output(&["train", "--resume", text(&run), "--epochs", "3"]);
+    let expected = output(&recorded(text(&whole), &["--set", "data.train_examples=40", "--epochs", "3"]));
+    assert_eq!(done(&longer), done(&expected));
+    assert_eq!(numbers(&run), numbers(&whole));
+}
+
+#[test]
+fn auto_finds_the_newest_run_or_begins_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |more: &[&str]| {
+        let small = ["--set", "data.train_examples=40", "--resume", "auto"];
+        let done = mpt(&tiny(&[&small[..], more].concat())).current_dir(dir.path()).output().unwrap();
+        assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+        stderr(&done)
+    };
+    let said = run(&["--steps", "3"]);
+    let begun = "nothing to resume: runs/fashion-mnist-tiny/latest holds no run; a new one begins\n";
+    assert!(said.starts_with(begun), "{said}");
+    let said = run(&["--steps", "7", "--mesh", "1x3"]);
+    let from = "resumed after step 3 of 7, from runs/fashion-mnist-tiny/001/checkpoints/step-00000003";
+    assert!(said.contains(from) && said.contains("plan: tiny, model-parallel, 1 data x 3 model"), "{said}");
+    let said = run(&["--steps", "8", "--mode", "data-parallel"]);
+    assert!(said.contains("plan: tiny, data-parallel, 3 data x 1 model"), "{said}");
+    assert!(!dir.path().join("runs/fashion-mnist-tiny/002").exists());
+
+    // The newest has lost a byte: the one before is taken, and the damaged one named.
+    let newest = dir.path().join("runs/fashion-mnist-tiny/001/checkpoints/step-00000008/model.safetensors");
+    let bytes = fs::read(&newest).unwrap();
+    fs::write(&newest, &bytes[1..]).unwrap();
+    let said = run(&["--steps", "9"]);
+    assert!(
+        said.starts_with(
+            "left out: runs/fashion-mnist-tiny/001/checkpoints/step-00000008/model.safetensors is damaged"
+        )
+    );
+    assert!(said.contains("resumed after step 7 of 9"), "{said}");
+
+    // A run that never came to a checkpoint begins again.
+    fs::remove_dir_all(dir.path().join("runs/fashion-mnist-tiny/001/checkpoints")).unwrap();
+    let said = run(&["--steps", "2"]);
+    assert!(said.starts_with("runs/fashion-mnist-tiny/001 holds no checkpoint; the run begins again\n"), "{said}");
+    assert_eq!(numbers(&dir.path().join("runs/fashion-mnist-tiny/001")).len(), 3);
+}
+
+#[test]
+fn what_would_change_the_numbers_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    assert_eq!(output(&recorded(text(&run), &["--steps", "2"])).status.code(), Some(0));
+    let record = fs::read(run.join("metrics.jsonl")).unwrap();
+    for (flags, change) in [
+        (&["--seed", "3"][..], "seed was 0 | 3"),
+        (&["--batch-size", "16"], "train.batch_size was 8 | 16"),
+        (&["--model", "tiny-concat"], "model.name was \"tiny\" | \"tiny-concat\""),
+        (&["--learning-rate", "0.5"], "optimizer.learning_rate was 0.01 | 0.5"),
+        (&["--set", "optimizer.momentum=0"], "optimizer.momentum was 0.9 | 0"),
+        (&["--set", "schedule.kind=cosine"], "schedule.kind was \"constant\" | \"cosine\""),
+        (&["--set", "data.flip=true"], "data.flip was false | true"),
+        (&["--set", "model.dropout=0.1"], "model.dropout was -1 | 0.1"),
+        (&["--precision", "fp64"], "train.precision was \"fp32\" | \"fp64\""),
+        (&["--recipe", "quick"], "the recipe was \"fashion-mnist\" | \"quick\""),
+    ] {
+        let done = output(&[&["train", "--resume", text(&run)], flags].concat());
+        let (begun, asked) = change.split_once(" | ").unwrap();
+        let run = run.display();
+        let sentence = format!(
+            "mpt: --resume: {begun} when {run} was begun and cannot become {asked}: the numbers would be another run's\n"
+        );
+        assert_eq!((stderr(&done), done.status.code()), (sentence, Some(2)));
+    }
+    assert_eq!(fs::read(run.join("metrics.jsonl")).unwrap(), record);
+    let free = ["--steps", "3", "--max-time", "1h", "--epochs", "4", "--seed", "0", "--learning-rate", "1e-2"];
+    let keys = ["--set", "parallel.threads=2", "--set", "checkpoint.keep=5", "--gpus", "3"];
+    done(&output(&[&["train", "--resume", text(&run)], &free[..], &keys].concat()));
+}
+
+#[test]
+fn what_cannot_be_resumed_is_one_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let run = text(&run);
+    assert_eq!(output(&recorded(run, &["--steps", "2"])).status.code(), Some(0));
+    let checkpoint = format!("{run}/checkpoints/step-00000002");
+    let moved = format!("{}/moved", dir.path().display());
+    fs::create_dir(&moved).unwrap();
+    fs::copy(format!("{checkpoint}/state.json"), format!("{moved}/state.json")).unwrap();
+    for (arguments, sentence) in [
+        (
+            vec!["--resume", "nowhere"],
+            "mpt: --resume: nowhere is neither a run directory (recipe.toml is not in it) nor a checkpoint".to_owned(),
+        ),
+        (
+            vec!["--resume", &moved],
+            format!(
+                "mpt: --resume: {moved} does not lie in the folder `checkpoints` of a run, where recipe.toml says how \
+                 to go on"
+            ),
+        ),
+        (
+            vec!["--resume", run, "--run-dir", "other"],
+            format!("mpt: --run-dir: a run goes on where it lies; leave this out, as --resume {run} names the run"),
+        ),
+    ] {
+        let done = output(&[&["train"], &arguments[..]].concat());
+        assert_eq!((stderr(&done).trim_end(), done.status.code()), (sentence.as_str(), Some(2)));
+    }
+    // One checkpoint that was named is taken or not: there is no other in its place.
+    fs::write(format!("{checkpoint}/model.safetensors"), "short").unwrap();
+    let done = output(&["train", "--resume", &checkpoint]);
+    assert_eq!(done.status.code(), Some(1));
+    assert!(stderr(&done).contains("step-00000002/model.safetensors is damaged: it has 5 bytes"), "{}", stderr(&done));
+    fs::remove_dir_all(format!("{run}/checkpoints")).unwrap();
+    let done = output(&["train", "--resume", run]);
+    let sentence = format!("mpt: --resume: the run {run} holds no checkpoint\n");
+    assert_eq!((stderr(&done), done.status.code()), (sentence, Some(2)));
+}
+
+/// A limit on the size of files stands for a full disk: the write fails when some of the file is there.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_checkpoint_that_does_not_fit_on_the_disk_ends_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    assert_eq!(output(&recorded(text(&run), &["--steps", "2"])).status.code(), Some(0));
+    let limited = mpt(&["train", "--resume", text(&run), "--steps", "4", "--quiet"]);
+    let mut shell = std::process::Command::new("bash");
+    shell.args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$@\"", "bash"]).arg(limited.get_program());
+    let done = shell.args(limited.get_args()).output().unwrap();
+    assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+    let sentence = format!(
+        "no checkpoint of step 4: {}/checkpoints/.step-00000004/model.safetensors: File too large (os error 27); \
+         training goes on\n",
+        run.display()
+    );
+    assert_eq!(stderr(&done), sentence);
+    let left: Vec<_> = fs::read_dir(run.join("checkpoints")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["step-00000002"]);
+    assert_eq!(numbers(&run).len(), 5);
+}
