@@ -83,6 +83,16 @@ fn a_finished_run_says_its_result_again_and_goes_on_if_asked() {
     assert_eq!(done(&again), done(&first));
     assert!(stderr(&again).contains("\nnothing is left to train; "), "{}", stderr(&again));
     assert_eq!(numbers(&run), record);
+    // Or all of a line but its end: no other line may be written behind it.
+    let bytes = fs::read(run.join("metrics.jsonl")).unwrap();
+    let last_step = record.iter().rposition(|line| line["kind"] == "step").unwrap();
+    let length: usize = bytes.split_inclusive(|byte| *byte == b'\n').take(last_step + 1).map(<[u8]>::len).sum();
+    fs::write(run.join("metrics.jsonl"), &bytes[..length - 1]).unwrap();
+    done(&output(&["train", "--resume", text(&run)]));
+    let mut rest = record.clone();
+    rest.remove(last_step);
+    assert_eq!(numbers(&run), rest);
+    fs::write(run.join("metrics.jsonl"), bytes).unwrap();
     let longer = output(&["train", "--resume", text(&run), "--epochs", "3"]);
     let expected = output(&recorded(text(&whole), &["--set", "data.train_examples=40", "--epochs", "3"]));
     assert_eq!(done(&longer), done(&expected));
