@@ -19,6 +19,7 @@
 
 #![deny(missing_docs)]
 
+pub mod bench;
 pub mod cli;
 pub mod comm;
 pub mod data;

@@ -1,5 +1,6 @@
 //! The integration tests of mpt, one program.
 
+mod benchmarks;
 mod collectives;
 mod command_line;
 mod evaluation;
