@@ -38,8 +38,8 @@ impl Memory {
     }
 }
 
-/// Bytes of an index that max-pooling keeps for each output.
-const INDEX_BYTES: usize = 8;
+/// Bytes that max-pooling keeps for each output: where in its window it was found.
+const PLACE_BYTES: usize = 2;
 
 /// What a rank holds. Ranks with a larger share of the batch or of the channels hold more; see [`fullest`].
 pub fn of_rank(plan: &Plan, rank: usize, sizes: Sizes) -> Memory {
@@ -67,7 +67,7 @@ fn values(plan: &Plan, activation: ActivationId, model_rank: usize) -> usize {
 
 /// Whether a layer keeps what it reads for its backward pass.
 fn keeps_input(kind: &Kind) -> bool {
-    matches!(kind, Kind::Conv(_) | Kind::Linear(_) | Kind::MaxPool(_) | Kind::AveragePool(_))
+    matches!(kind, Kind::Conv(_) | Kind::Linear(_) | Kind::AveragePool(_))
 }
 
 /// Whether a layer keeps what it gives.
@@ -105,7 +105,7 @@ fn kept(plan: &Plan, model_rank: usize, value_bytes: usize) -> usize {
         .sum();
     let besides: usize = (0..layers.len())
         .map(|layer| match layers[layer].kind {
-            Kind::MaxPool(_) => values(plan, layer + 1, model_rank) * INDEX_BYTES,
+            Kind::MaxPool(_) => values(plan, layer + 1, model_rank) * PLACE_BYTES,
             Kind::Dropout { .. } => values(plan, layer + 1, model_rank) * value_bytes,
             _ => 0,
         })
