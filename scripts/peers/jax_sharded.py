@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """AlexNet in JAX over two host devices: one process, sharded arrays, and XLA puts the exchanges in.
 
---variant model splits weights and activations by channels and every device sees the whole batch; --variant data splits the
-batch. Weights are fp32, the computation has the precision asked for.
+--variant model splits weights and activations by channels, and every device sees the whole batch; --variant data splits
+the batch. Weights are fp32, the computation has the precision asked for.
 
 XLA partitions dense convolutions by feature on its own. A grouped convolution over two groups it runs as one slow call,
 or, left whole, with exchanges that it does not need. So each is written out: as two convolutions where all channels are
@@ -134,7 +134,7 @@ def main() -> None:
         return float(loss)
 
     seconds, losses = measure.steps(step, arguments)
-    measure.report(arguments, seconds, losses, measure.peak_resident_bytes())
+    measure.report(arguments, seconds, losses, measure.memory())
 
 
 if __name__ == "__main__":

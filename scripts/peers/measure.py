@@ -6,11 +6,22 @@ import re
 import statistics
 import sys
 import time
-from typing import Callable, Sequence
+from typing import Callable, NamedTuple, Sequence
+
+_libraries = 0
+
+
+class Memory(NamedTuple):
+    """Bytes resident in a process."""
+
+    libraries: int  # once they were loaded, before any work
+    peak: int
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """The flags that all peers know."""
+    """The flags that all peers know. Called first of all: what is resident now are the libraries."""
+    global _libraries
+    _libraries = peak_resident_bytes()
     flags = argparse.ArgumentParser(description=description)
     flags.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     flags.add_argument("--steps", type=int, default=5, help="steps that count")
@@ -39,14 +50,19 @@ def peak_resident_bytes() -> int:
         return 1024 * int(re.search(r"^VmHWM:\s+(\d+) kB", status.read(), re.MULTILINE).group(1))
 
 
-def report(arguments: argparse.Namespace, seconds: Sequence[float], losses: Sequence[float], peak: int) -> None:
+def memory() -> Memory:
+    return Memory(_libraries, peak_resident_bytes())
+
+
+def report(arguments: argparse.Namespace, seconds: Sequence[float], losses: Sequence[float], memory: Memory) -> None:
     """The one line that a peer prints."""
     line = {
         "program": re.sub(r"\.py$", "", sys.argv[0].rpartition("/")[2]),
         "precision": arguments.precision,
         "step_seconds": list(seconds),
         "examples_per_second": arguments.batch_size / statistics.median(seconds),
-        "peak_resident_bytes": peak,
+        "peak_resident_bytes": memory.peak,
+        "libraries_resident_bytes": memory.libraries,
         "loss_first": losses[0],
         "loss_last": losses[-1],
         "losses": list(losses),

@@ -1,6 +1,7 @@
 """What every peer computes: the two-tower AlexNet of mpt's `alexnet.toml`, its first weights, and one batch.
 
-Weights and examples come from NumPy, so that PyTorch and JAX start from the same numbers and their losses can be compared.
+Weights and examples come from NumPy, so that PyTorch and JAX start from the same numbers and their losses can be
+compared.
 """
 
 import math

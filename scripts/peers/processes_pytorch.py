@@ -17,11 +17,11 @@ def join(rank: int) -> None:
 
 
 def finish(arguments: argparse.Namespace, seconds: list[float], losses: list[float]) -> None:
-    """The first rank reports: its own steps (all end together), the mean loss, the sum of all peaks."""
-    peak = torch.tensor(measure.peak_resident_bytes())
-    distributed.all_reduce(peak)
+    """The first rank reports: its own steps (all end together), the mean loss, the sum of all memory."""
+    memory = torch.tensor(measure.memory())
+    distributed.all_reduce(memory)
     mean = torch.tensor(losses, dtype=torch.float64) / PROCESSES
     distributed.all_reduce(mean)
     if distributed.get_rank() == 0:
-        measure.report(arguments, seconds, mean.tolist(), int(peak))
+        measure.report(arguments, seconds, mean.tolist(), measure.Memory(*memory.tolist()))
     distributed.destroy_process_group()

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """AlexNet split by hand: two PyTorch processes, each with one tower, that meet before conv3 and the linear layers.
 
-As on the two GPUs of 2012, each process holds half of the kernels of every layer and sees the whole batch. PyTorch has no
-parallel style for convolutions, so the exchanges are autograd functions of this file. Between two processes the least
-that can travel is one half each way; of what gloo offers (all_gather, reduce_scatter, all_to_all, send and receive), send
-and receive were the fastest.
+As on the two GPUs of 2012, each process holds half of the kernels of every layer and sees the whole batch. PyTorch has
+no parallel style for convolutions, so the exchanges are autograd functions of this file. Between two processes the
+least that can travel is one half each way; of what gloo offers (all_gather, reduce_scatter, all_to_all, send and
+receive), send and receive were the fastest.
 """
 
 import two_processes
@@ -95,7 +95,8 @@ def half_network(dropout: float) -> nn.Sequential:
     layers.append(nn.Flatten())
     *hidden, last = problem.LINEARS
     for linear in hidden:
-        layers += [Exchange(), nn.Linear(linear.inputs, linear.outputs // 2), nn.ReLU(inplace=True), nn.Dropout(dropout)]
+        layers += [Exchange(), nn.Linear(linear.inputs, linear.outputs // 2)]
+        layers += [nn.ReLU(inplace=True), nn.Dropout(dropout)]
     layers.append(Classifier(last.inputs // 2, last.outputs))
     network = nn.Sequential(*layers)
     weighted = (layer for layer in network if hasattr(layer, "weight"))

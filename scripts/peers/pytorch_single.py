@@ -27,7 +27,7 @@ def main() -> None:
         return loss.item()
 
     seconds, losses = measure.steps(step, arguments)
-    measure.report(arguments, seconds, losses, measure.peak_resident_bytes())
+    measure.report(arguments, seconds, losses, measure.memory())
 
 
 if __name__ == "__main__":
