@@ -28,9 +28,8 @@ def describe(mpt: Path, versions: dict[str, str], tuning: dict[str, str]) -> dic
 
 
 def revision(mpt: Path) -> str:
-    """The commit that the repository is at, which the program was made from if it is up to date."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty"]
+    """The commit of the repository that the program lies in, which it was made from if it is up to date."""
+    command = ["git", "-C", str(mpt.parent), "describe", "--always", "--dirty"]
     try:
         outcome = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     except OSError:
