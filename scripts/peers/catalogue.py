@@ -63,11 +63,12 @@ def peer_command(program: Program, python: Path, precision: str, size: Size, *mo
 def mpt_command(
     program: Program, mpt: Path, precision: str, size: Size, run: Path, more: Sequence[str] = ()
 ) -> list[str]:
-    """How mpt is called for the same work: noise as large as the peers' images, one epoch, the least of evaluations."""
+    """How mpt is called for the same work: images of the size that its
+    recipe has, which it enlarges while the peers are given theirs ready; one epoch, the least of evaluations."""
     steps = size.warmup + size.steps
     settings = {
         "data.source": "noise",
-        "data.image": "[1,224,224]",
+        "data.image": "[1,28,28]",
         "data.train_examples": steps * size.batch,
         "data.test_examples": 2,
     }

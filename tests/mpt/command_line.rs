@@ -191,7 +191,7 @@ fn plan_prints_json_that_parses() {
         "--mode",
         "model-parallel",
         "--device-memory",
-        "600MiB",
+        "450MiB",
         "--precision",
         "fp32",
         "--json",
@@ -203,6 +203,34 @@ fn plan_prints_json_that_parses() {
     let fits: Vec<bool> =
         value["modes"].as_array().unwrap().iter().map(|mode| mode["fits"].as_bool().unwrap()).collect();
     assert_eq!(fits, [false, false, true]);
+}
+
+/// The most that this process's child held, in bytes, and what the plan said.
+fn held_and_planned(mode: &str, batch: &str) -> (f64, f64) {
+    let common = ["--gpus", "2", "--mode", mode, "--batch-size", batch, "--precision", "fp32"];
+    let plan = output(&[&["plan", "--json"], &common[..]].concat());
+    let plan: serde_json::Value = serde_json::from_str(&stdout(&plan)).unwrap();
+    let run = ["--steps", "2", "--quiet", "--set", "data.source=noise", "--set", "data.test_examples=1"];
+    let mut child = mpt(&[&["train"], &common[..], &run[..]].concat()).stdout(Stdio::null()).spawn().unwrap();
+    // SAFETY: both structures are plain numbers, for which zeros are valid; the call fills them in for a child of ours
+    // that nothing else waits for before it returns.
+    let held = unsafe {
+        let (mut status, mut usage) = (0, std::mem::zeroed::<libc::rusage>());
+        let pid = libc::pid_t::try_from(child.id()).unwrap();
+        assert_eq!(libc::wait4(pid, &raw mut status, 0, &raw mut usage), pid);
+        assert_eq!(status, 0, "the run failed");
+        usage.ru_maxrss as f64 * 1024.0
+    };
+    let _ = child.wait();
+    (held, plan["process_bytes"].as_f64().unwrap())
+}
+
+#[test]
+fn plan_foretells_the_memory_of_a_run() {
+    for mode in ["model-parallel", "data-parallel"] {
+        let (held, planned) = held_and_planned(mode, "64");
+        assert!((planned / held - 1.0).abs() < 0.15, "{mode}: {planned} planned, {held} held");
+    }
 }
 
 #[test]
