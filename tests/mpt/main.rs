@@ -7,5 +7,6 @@ mod evaluation;
 mod gradients;
 mod laws;
 mod networks;
+mod parity;
 mod plans;
 mod shipped;
