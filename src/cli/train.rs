@@ -8,6 +8,7 @@ use crate::events::{Event, StopReason};
 use crate::launch::control::Control;
 use crate::launch::environment;
 use crate::plan::{Mesh, Plan};
+use crate::recipe::duration::show_bytes;
 use crate::recipe::{Layered, Precision, Recipe, native_bf16};
 use crate::report::{console, plan_table, progress::Progress, results, run_log::RunLog};
 use clap::Args;
@@ -85,6 +86,9 @@ impl Train {
                 log.event(event);
             }
         })?;
+        if let Some(bytes) = environment::most_memory().filter(|_| !self.quiet) {
+            console::say(&format!("memory: {} at most", show_bytes(bytes)));
+        }
         console::results(&results::lines(&summary, &what))?;
         Ok(match summary.stopped {
             Some(StopReason::Signal(signal)) => u8::try_from(SIGNAL_EXIT + signal).unwrap_or(1),
