@@ -1,10 +1,14 @@
-//! Compiles `src/torch/ext.cpp` against the libtorch that torch-sys links, and gives every binary the way to it.
+//! Compiles the C++ files of `src/torch/` against the libtorch that torch-sys links, and gives every binary the way to it.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
+const SOURCES: [&str; 3] = ["src/torch/ext.cpp", "src/torch/pool.cpp", "src/torch/update.cpp"];
+
 fn main() {
-    println!("cargo:rerun-if-changed=src/torch/ext.cpp");
+    for file in SOURCES.iter().chain(&["src/torch/ext.h"]) {
+        println!("cargo:rerun-if-changed={file}");
+    }
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     let libraries = env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys says where it found libtorch");
     let link = Path::new(&libraries).parent().expect("the folder `lib` lies in the link directory").to_path_buf();
@@ -17,7 +21,7 @@ fn main() {
         // The same bits from a vector's lanes and from the values left over at its end.
         .flag("-ffp-contract=off")
         .include(link.join("include"))
-        .file("src/torch/ext.cpp")
+        .files(SOURCES)
         .compile("mpt_ext");
     println!("cargo:rustc-link-lib=gomp");
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", library_folder(&link).display());

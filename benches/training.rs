@@ -1,41 +1,31 @@
-//! What a training step costs in each mode, and what the loader costs: the code that `mpt train` runs, on synthetic
-//! data, at a size that a laptop does in a second.
+//! What a training step costs in each mode, what the collectives cost and what the loader costs: the workloads of
+//! `mpt bench`, through the same code, at sizes that a laptop does in a second.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use mpt::data::{LoaderOptions, MaskSpec, Noise, Order, start};
-use mpt::engine::session::{Job, run};
-use mpt::events::Event;
-use mpt::launch::control::Control;
+use mpt::bench::exchange::{self, OPERATIONS};
+use mpt::bench::loader;
+use mpt::bench::workload::{self, Length};
+use mpt::data::MaskSpec;
+use mpt::plan::{Mesh, Mode};
 use mpt::recipe::Layered;
-use std::hint::black_box;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const BATCH: usize = 128;
+/// Bytes that a rank receives in a call.
+const RECEIVED: usize = 1 << 20;
 
 /// The time of `steps` training steps on a mesh, the first one, which warms up, left out.
 fn steps(mesh: &str, steps: u64) -> Duration {
-    let mut layered = Layered::from_recipe("quick").expect("a shipped recipe");
-    let settings = [
-        "data.source=synthetic".to_owned(),
-        "data.test_examples=1".to_owned(),
-        format!("data.train_examples={BATCH}"),
-        format!("train.batch_size={BATCH}"),
-        format!("train.epochs={}", steps + 1),
-        format!("parallel.mesh={mesh}"),
-    ];
-    for assignment in &settings {
-        layered.set(assignment, "benchmark").expect("a known key");
-    }
-    let recipe = layered.recipe().expect("a sound recipe");
-    let job = Job::new(&recipe, Control::default()).expect("a sound job");
-    let mut spent = Duration::ZERO;
-    let timed = &mut |event: &Event| match event {
-        Event::Step(step) if step.step > 1 => spent += step.time,
-        _ => {}
+    let base = Layered::from_recipe("quick").and_then(|layered| layered.recipe()).expect("a shipped recipe");
+    let mesh: Mesh = mesh.parse().expect("a mesh");
+    let mode = match mesh {
+        Mesh { model: 2.., .. } => Mode::ModelParallel,
+        Mesh { data: 2.., .. } => Mode::DataParallel,
+        _ => Mode::Single,
     };
-    run(job, timed).expect("a run without faults");
-    spent
+    let length = Length { warmup: 1, steps };
+    let recipe = workload::recipe(&base, mesh, mode, BATCH, length).expect("a layout");
+    workload::steps(&recipe, length).expect("a run without faults").iter().map(|step| step.time).sum()
 }
 
 fn training_step(criterion: &mut Criterion) {
@@ -49,27 +39,36 @@ fn training_step(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn loader(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("loader, batch 128 of 1x28x28");
-    group.throughput(Throughput::Elements(BATCH as u64)).sample_size(10);
-    for (name, layers) in [("plain", 0u32), ("two masks of 4096", 2)] {
-        let masks: Vec<MaskSpec> =
-            (0..layers).map(|layer| MaskSpec { layer, features: 4096, probability: 0.5 }).collect();
-        group.bench_function(name, |bencher| {
+fn collectives(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("collectives of two ranks, 1 MiB");
+    group.throughput(Throughput::Bytes(RECEIVED as u64)).sample_size(10);
+    for operation in OPERATIONS {
+        group.bench_function(operation.to_string(), |bencher| {
             bencher.iter_custom(|count| {
-                let source = Noise::new(0, BATCH * count as usize, [1, 28, 28], 10).expect("a sound source");
-                let order = Order::Shuffled { epoch: 0 };
-                let options = LoaderOptions { order, masks: masks.clone(), ..LoaderOptions::default() };
-                let begin = Instant::now();
-                for stream in start(Arc::new(source), options).expect("a loader") {
-                    stream.iter().for_each(|batch| drop(black_box(batch)));
-                }
-                begin.elapsed()
+                let job = exchange::Job { operation, size: RECEIVED, calls: count as usize };
+                let rows = exchange::measure(2, &[job]).expect("ranks without faults");
+                Duration::from_secs_f64(rows[0].seconds * count as f64)
             });
         });
     }
     group.finish();
 }
 
-criterion_group!(benches, training_step, loader);
+fn loading(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("loader, batch 128 of 1x28x28");
+    group.throughput(Throughput::Elements(BATCH as u64)).sample_size(10);
+    let masks = [0, 1].map(|layer| MaskSpec { layer, features: 4096, probability: 0.5 });
+    for variant in loader::variants(&masks) {
+        group.bench_function(variant.0, |bencher| {
+            bencher.iter_custom(|count| {
+                let source = workload::images(0, BATCH * count as usize, [1, 28, 28], 10).expect("a sound source");
+                let row = loader::measure(&source, BATCH, variant.clone()).expect("a loader without faults");
+                Duration::from_secs_f64(row.seconds)
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, training_step, collectives, loading);
 criterion_main!(benches);

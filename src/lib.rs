@@ -20,6 +20,7 @@
 
 #![deny(missing_docs)]
 
+pub mod bench;
 pub mod checkpoint;
 pub mod cli;
 pub mod comm;

@@ -51,6 +51,9 @@ pub enum Purpose {
     Augment = 5,
     /// Made-up data: see [`crate::data::synthetic`].
     Synthetic = 6,
+    /// Vectors that a parameter is multiplied with to compare it with another program's, without its values: layer;
+    /// time is 2 n + 1 for vector n of the layer's bias and 2 n for that of its weight; see `scripts/parity_steps`.
+    Probe = 7,
 }
 
 /// Blocks that a bulk fill computes side by side: enough independent work to fill the processor's vector units.
@@ -199,8 +202,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const PURPOSES: [Purpose; 6] =
-        [Purpose::Weights, Purpose::Biases, Purpose::Dropout, Purpose::Shuffle, Purpose::Augment, Purpose::Synthetic];
+    const PURPOSES: [Purpose; 7] = [
+        Purpose::Weights,
+        Purpose::Biases,
+        Purpose::Dropout,
+        Purpose::Shuffle,
+        Purpose::Augment,
+        Purpose::Synthetic,
+        Purpose::Probe,
+    ];
 
     /// The three `philox4x32 10` lines of Random123's `tests/kat_vectors`: counter, key, answer.
     #[test]
@@ -238,7 +248,7 @@ mod tests {
             assert!((stream.normal(index) - normal).abs() < 1e-14, "normal {index}");
         }
         assert_eq!(Stream::new(1, Purpose::Shuffle, 0, 2).permutation(10), [9, 7, 4, 8, 1, 3, 6, 0, 5, 2]);
-        assert_eq!(PURPOSES.map(|purpose| purpose as u32), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(PURPOSES.map(|purpose| purpose as u32), [1, 2, 3, 4, 5, 6, 7]);
     }
 
     #[test]

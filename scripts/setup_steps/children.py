@@ -54,13 +54,14 @@ class Children:
         if timer:
             timer.start()
         kept: Deque[str] = deque(maxlen=keep)
+        assert process.stdout is not None
         try:
-            assert process.stdout is not None
             for line in lines(process.stdout):
                 kept.append(line)
                 on_line(line)
             code = process.wait()
         finally:
+            process.stdout.close()
             if timer:
                 timer.cancel()
             with self.guard:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import urllib.request
 from pathlib import Path
-from typing import NamedTuple, Sequence
+from typing import Callable, NamedTuple, Sequence
 
 from .children import Children, Outcome
 from .console import SetupError
@@ -83,6 +83,25 @@ class Index:
         if outcome.code != 0:
             raise SetupError(f"pip could not download {', '.join(names(wheels))} ({last_error(outcome)})")
 
+    def install(self, python: Path, pins: Path, temporary: Path, tell: Callable[[str], None]) -> None:
+        """Installs all that a requirements file pins, and nothing else, for another Python. `tell` hears pip's lines.
+
+        What pip downloads lies in the folder `temporary` for a while: the system's own may be small.
+        """
+        where = ["--no-deps", "--no-cache-dir", "--only-binary=:all:", f"--requirement={pins}"]
+        outcome = self._run(
+            "install",
+            "--progress-bar=off",
+            "--require-hashes",
+            *where,
+            options=[f"--python={python}"],
+            environment={"TMPDIR": str(temporary)},
+            on_line=tell,
+        )
+        self._demand_wheels(outcome)
+        if outcome.code != 0:
+            raise SetupError(f"pip could not install {pins.name} ({last_error(outcome)})")
+
     def opener(self) -> urllib.request.OpenerDirector | None:
         """Opens addresses with pip's certificates and proxy; none if pip is told something that only pip can do."""
         settings = parse_settings(self._run("config", "list").lines)
@@ -123,11 +142,25 @@ class Index:
             target.rename(home)
         return True
 
-    def _run(self, command: str, *arguments: str, limit: float | None = None) -> Outcome:
-        """Calls pip. Settings for installing into an environment are lifted: nothing is installed into one."""
-        environment = {**os.environ, "PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0", "PIP_ROOT_USER_ACTION": "ignore"}
+    def _run(
+        self,
+        command: str,
+        *arguments: str,
+        options: Sequence[str] = (),
+        environment: dict[str, str] | None = None,
+        on_line: Callable[[str], None] = lambda line: None,
+        limit: float | None = None,
+    ) -> Outcome:
+        """Calls pip, with `options` before the command. Settings for installing into an environment are lifted: where
+        something is installed is said here."""
+        lifted = {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0", "PIP_ROOT_USER_ACTION": "ignore"}
         quiet = [] if command.startswith("-") else ["--no-input", "--disable-pip-version-check", "--no-color"]
-        return self.children.run([*self.pip.command, command, *quiet, *arguments], environment=environment, limit=limit)
+        return self.children.run(
+            [*self.pip.command, *options, command, *quiet, *arguments],
+            environment={**os.environ, **lifted, **(environment or {})},
+            on_line=on_line,
+            limit=limit,
+        )
 
     @staticmethod
     def _demand_network(outcome: Outcome) -> None:

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand. Each parses nothing but its own arguments, builds everything that can fail
 //! once, and then runs.
 
+mod bench;
 mod options;
 mod plan;
 mod resume;
@@ -30,6 +31,8 @@ enum Command {
     /// On random images, in fp64 and with batches of 8, unless flags say otherwise; on two devices model-parallel,
     /// unless flags or the recipe say otherwise.
     Verify(verify::Verify),
+    /// Measure steps, scaling, exchanges and the loader on this machine, on random images
+    Bench(bench::Bench),
     /// Show models and recipes
     Show(show::Show),
 }
@@ -43,6 +46,7 @@ pub fn run(cli: Cli) -> Result<u8> {
         Command::Train(command) => command.run(),
         Command::Plan(command) => command.run(),
         Command::Verify(command) => command.run(),
+        Command::Bench(command) => command.run(),
         Command::Show(command) => command.run(),
     }
 }

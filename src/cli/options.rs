@@ -31,7 +31,7 @@ pub struct What {
 }
 
 /// On what to run.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Where {
     /// How many devices to use
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -49,8 +49,9 @@ pub struct Where {
 }
 
 /// The kind of device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum DeviceKind {
+    #[default]
     Auto,
     Cuda,
     Cpu,

@@ -11,6 +11,7 @@ use crate::launch::control::Control;
 use crate::launch::environment;
 use crate::model::shipped;
 use crate::plan::{Mesh, Plan};
+use crate::recipe::duration::show_bytes;
 use crate::recipe::{Layered, Precision, Recipe, native_bf16};
 use crate::report::progress::{Progress, not_saved};
 use crate::report::run_log::{RunLog, runs_of};
@@ -105,6 +106,9 @@ impl Train {
                 log.event(event);
             }
         })?;
+        if let Some(bytes) = environment::most_memory().filter(|_| !self.quiet) {
+            console::say(&format!("memory: {} at most", show_bytes(bytes)));
+        }
         console::results(&results::lines(&summary, &what))?;
         Ok(self.end(&summary, run_folder.as_deref()))
     }

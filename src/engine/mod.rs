@@ -8,6 +8,7 @@
 //! * [`table`] from layer kinds to layers
 //! * [`input`] a batch on its way to the device
 //! * [`phases`] where the time goes
+//! * [`profile`] the time of each layer, for benchmarks
 //! * [`recording`] what a rank saw, for comparing runs
 //! * [`worker`] a rank from start to end
 //! * [`session`] the loop
@@ -20,6 +21,7 @@ pub mod job;
 pub mod layout;
 pub mod parameters;
 pub mod phases;
+pub mod profile;
 pub mod rank;
 pub mod recording;
 pub mod saving;

@@ -4,6 +4,7 @@ use super::exchange;
 use super::input::DeviceBatch;
 use super::parameters::Store;
 use super::phases::{Phase, Phases, Stopwatch};
+use super::profile::Profile;
 use super::recording::{Quantity, Recording};
 use super::table;
 use crate::checkpoint::Checkpoint;
@@ -14,6 +15,7 @@ use crate::model::{ActivationId, LayerId};
 use crate::optim::Sgd;
 use crate::plan::{ExchangeId, Operation, Placement, Plan, Read};
 use std::sync::Arc;
+use std::time::Instant;
 use tch::{Kind, Tensor};
 
 /// What a rank needs to know to train besides the plan.
@@ -44,6 +46,7 @@ pub struct Rank {
     /// For each layer, what nothing reads after it.
     released: Vec<Released>,
     recording: Option<Recording>,
+    profile: Profile,
 }
 
 /// What the ranks of a group agree on after a batch.
@@ -103,6 +106,7 @@ impl Rank {
             layers.extend(table::layer(&plan, layer, plan.mesh.model_rank(rank), parameters, wants_gradient)?);
         }
         let released = (0..plan.model.layers.len()).map(|layer| released_after(&plan, layer)).collect();
+        let profile = Profile::new(plan.model.layers.len());
         let (loss, watch) = (Loss::default(), Stopwatch::start(Phase::Data));
         let mut rank = Self {
             plan,
@@ -116,6 +120,7 @@ impl Rank {
             needs_gradient,
             released,
             recording: None,
+            profile,
         };
         rank.gather_weights(Stage::Begin)?;
         Ok(rank)
@@ -173,7 +178,9 @@ impl Rank {
         let last = plan.model.layers.len() - 1;
         for layer in 0..last {
             let inputs = self.inputs(layer, &activations, &mut brought)?;
+            let begin = Instant::now();
             let output = self.layers[layer].forward(&inputs, &context).map_err(|error| self.in_layer(layer, error))?;
+            self.profile.forward(layer, begin);
             // A summand is no part of the activation; the sum is recorded when an exchange has made it.
             if plan.placements[layer + 1] != Placement::Partial {
                 self.record(Quantity::Activation(layer + 1), &output);
@@ -187,7 +194,10 @@ impl Rank {
             }
         }
         let logits = self.inputs(last, &activations, &mut brought)?;
-        self.loss.forward(&logits[0], &batch.labels, training).map_err(|error| self.in_layer(last, error))
+        let begin = Instant::now();
+        let outcome = self.loss.forward(&logits[0], &batch.labels, training);
+        self.profile.forward(last, begin);
+        outcome.map_err(|error| self.in_layer(last, error))
     }
 
     /// What a layer reads, brought by exchanges where it takes them.
@@ -224,7 +234,9 @@ impl Rank {
         let mut gradients = Gradients::new(&plan);
         self.watch.enter(Phase::Backward);
         let last = plan.model.layers.len() - 1;
+        let begin = Instant::now();
         let of_logits = self.loss.backward(batch.global_examples).map_err(|error| self.in_layer(last, error))?;
+        self.profile.backward(last, begin);
         gradients.deliver(&plan, last, vec![Some(of_logits)])?;
         for layer in (0..last).rev() {
             if !self.needs_gradient[layer + 1] {
@@ -237,8 +249,10 @@ impl Rank {
             }
             let gradient = gradients.take(layer + 1)?;
             self.record(Quantity::Gradient(layer + 1), &gradient);
+            let begin = Instant::now();
             let of_inputs =
                 self.layers[layer].backward(&gradient, &context).map_err(|error| self.in_layer(layer, error))?;
+            self.profile.backward(layer, begin);
             gradients.deliver(&plan, layer, of_inputs)?;
         }
         Ok(())
@@ -322,6 +336,11 @@ impl Rank {
     /// The parameters, as they are now.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The time that each layer has taken since the last call of this.
+    pub fn take_profile(&mut self) -> Profile {
+        std::mem::replace(&mut self.profile, Profile::new(self.plan.model.layers.len()))
     }
 
     /// Keeps every activation and gradient from now on, until the recording is taken.

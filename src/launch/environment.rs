@@ -1,5 +1,5 @@
-//! What libtorch's run-time libraries read from the environment once, when they are loaded: how OpenMP's threads wait,
-//! and how malloc deals with memory that is freed.
+//! This process and its surroundings. What libtorch's run-time libraries read from the environment once, when they are
+//! loaded: how OpenMP's threads wait, and how malloc deals with memory that is freed. And the memory that was held.
 
 use std::env;
 use std::ffi::OsStr;
@@ -40,4 +40,12 @@ pub fn suit_training() {
         // `exec` comes back only if it failed.
         let _ = Command::new(program).args(env::args_os().skip(1)).envs(missing).exec();
     }
+}
+
+/// The most memory that this process has held since it began, in bytes; `None` where the system does not tell.
+pub fn most_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(1024 * kibibytes)
 }

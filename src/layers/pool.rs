@@ -3,7 +3,7 @@
 use super::{Context, Layer, kept};
 use crate::error::Result;
 use crate::model::kind::Window;
-use crate::torch::channels_last;
+use crate::torch::{PoolWindow, channels_last, max_pool, max_pool_backward};
 use tch::Tensor;
 
 fn sides(window: Window) -> ([i64; 2], [i64; 2], [i64; 2]) {
@@ -14,24 +14,29 @@ fn sides(window: Window) -> ([i64; 2], [i64; 2], [i64; 2]) {
 pub struct MaxPool {
     /// The window.
     pub window: Window,
-    /// The input, and where in it each output was found; kept for the backward pass.
-    pub saved: Option<(Tensor, Tensor)>,
+    /// The height and width of the input, and where in each window its largest value was found; kept for the backward
+    /// pass.
+    pub saved: Option<([i64; 2], Tensor)>,
+}
+
+impl MaxPool {
+    fn window(&self) -> PoolWindow {
+        let Window { kernel, stride, padding } = self.window;
+        PoolWindow { kernel: kernel as i64, stride: stride as i64, padding: padding as i64 }
+    }
 }
 
 impl Layer for MaxPool {
     fn forward(&mut self, inputs: &[Tensor], context: &Context) -> Result<Tensor> {
-        let (kernel, stride, padding) = sides(self.window);
-        let (output, indices) = inputs[0].f_max_pool2d_with_indices(kernel, stride, padding, [1, 1], false)?;
-        self.saved = context.training.then(|| (inputs[0].shallow_clone(), indices));
+        let (output, places) = max_pool(&inputs[0], self.window())?;
+        let size = inputs[0].size();
+        self.saved = context.training.then_some(([size[2], size[3]], places));
         Ok(output)
     }
 
     fn backward(&mut self, gradient: &Tensor, _: &Context) -> Result<Vec<Option<Tensor>>> {
-        let (input, indices) = kept(&mut self.saved)?;
-        let (kernel, stride, padding) = sides(self.window);
-        let input_gradient =
-            input.f_max_pool2d_with_indices_backward(gradient, kernel, stride, padding, [1, 1], false, &indices)?;
-        Ok(vec![Some(input_gradient)])
+        let (size, places) = kept(&mut self.saved)?;
+        Ok(vec![Some(max_pool_backward(gradient, &places, size, self.window())?)])
     }
 }
 

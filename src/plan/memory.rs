@@ -38,8 +38,8 @@ impl Memory {
     }
 }
 
-/// Bytes of an index that max-pooling keeps for each output.
-const INDEX_BYTES: usize = 8;
+/// Bytes that max-pooling keeps for each output: where in its window it was found.
+const PLACE_BYTES: usize = 2;
 
 /// What a rank holds. Ranks with a larger share of the batch or of the channels hold more; see [`fullest`].
 pub fn of_rank(plan: &Plan, rank: usize, sizes: Sizes) -> Memory {
@@ -61,13 +61,31 @@ pub fn fullest(plan: &Plan, sizes: Sizes) -> Memory {
     ranks.max_by_key(Memory::total).unwrap_or_default()
 }
 
+/// What libtorch and its kernels take in a process before there is a network: about what `tiny` was seen to take.
+const LIBRARIES: u64 = 150_000_000;
+/// What malloc loses between activations of many sizes, as a part of them: between nothing and a sixth was seen.
+const LOST_BETWEEN: f64 = 0.06;
+
+/// The most that a process holds in which all devices are CPU devices: what they hold together, where the weights that
+/// layers compute with are held once for a data axis, and what is none of a device's. Batches that wait in the loader
+/// come on top.
+pub fn of_process(plan: &Plan, sizes: Sizes) -> u64 {
+    let devices: Vec<Memory> = (0..plan.mesh.ranks()).map(|rank| of_rank(plan, rank, sizes)).collect();
+    let all: u64 = devices.iter().map(Memory::total).sum();
+    let activations: u64 = devices.iter().map(|device| device.activations).sum();
+    // Gradients are of the type that layers compute with, so a device's take as much as those weights.
+    let copies = (0..plan.mesh.ranks()).filter(|&rank| plan.mesh.data_rank(rank) > 0);
+    let held_once: u64 = copies.map(|rank| devices[rank].gradients).sum();
+    all - held_once + (LOST_BETWEEN * activations as f64) as u64 + LIBRARIES
+}
+
 fn values(plan: &Plan, activation: ActivationId, model_rank: usize) -> usize {
     plan.held(activation, model_rank).len() * plan.model.shape(activation).area()
 }
 
 /// Whether a layer keeps what it reads for its backward pass.
 fn keeps_input(kind: &Kind) -> bool {
-    matches!(kind, Kind::Conv(_) | Kind::Linear(_) | Kind::MaxPool(_) | Kind::AveragePool(_))
+    matches!(kind, Kind::Conv(_) | Kind::Linear(_) | Kind::AveragePool(_))
 }
 
 /// Whether a layer keeps what it gives.
@@ -105,7 +123,7 @@ fn kept(plan: &Plan, model_rank: usize, value_bytes: usize) -> usize {
         .sum();
     let besides: usize = (0..layers.len())
         .map(|layer| match layers[layer].kind {
-            Kind::MaxPool(_) => values(plan, layer + 1, model_rank) * INDEX_BYTES,
+            Kind::MaxPool(_) => values(plan, layer + 1, model_rank) * PLACE_BYTES,
             Kind::Dropout { .. } => values(plan, layer + 1, model_rank) * value_bytes,
             _ => 0,
         })

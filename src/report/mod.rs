@@ -6,11 +6,15 @@
 //! * [`run_log`] the run directory
 //! * [`model_table`] the layers of models side by side
 //! * [`plan_table`] a plan, layer by layer
+//! * [`bench_table`] what `mpt bench` measured
+//! * [`plot`] curves, as SVG
 //! * [`verify_table`] two runs, layer by layer
 
+pub mod bench_table;
 pub mod console;
 pub mod model_table;
 pub mod plan_table;
+pub mod plot;
 pub mod progress;
 pub mod results;
 pub mod run_log;

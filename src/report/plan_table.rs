@@ -3,7 +3,7 @@
 
 use super::table::{commas, table, text};
 use crate::model::LayerId;
-use crate::plan::memory::{Memory, Sizes, of_rank};
+use crate::plan::memory::{Memory, Sizes, of_process, of_rank};
 use crate::plan::{Adjoint, Exchange, Operation, Placement, Plan, Read, Weights};
 use crate::recipe::duration::show_bytes;
 use serde_json::{Value, json};
@@ -177,7 +177,8 @@ fn memory(plan: &Plan, sizes: Sizes) -> String {
         row.extend([weights, gradients, optimizer, activations, total].map(show_bytes));
         rows.add_row(row);
     }
-    text(&rows)
+    let process = show_bytes(of_process(plan, sizes));
+    format!("{}\nin one process, as CPU devices: {process}\n", text(&rows))
 }
 
 /// The plan as JSON: the same facts, in plain numbers.
@@ -194,7 +195,7 @@ pub fn to_json(plan: &Plan, sizes: Sizes) -> Value {
     json!({
         "model": plan.model.name, "mode": plan.mode.name(), "mesh": plan.mesh.to_string(),
         "batch_size": sizes.batch_size, "value_bytes": sizes.value_bytes, "master_bytes": sizes.master_bytes,
-        "layers": layers, "exchanges": exchanges, "memory": memory,
+        "layers": layers, "exchanges": exchanges, "memory": memory, "process_bytes": of_process(plan, sizes),
     })
 }
 

@@ -1,4 +1,5 @@
-//! The Rust face of `ext.cpp`: what tch lacks of libtorch. The rest of mpt calls tch and these.
+//! The Rust face of the C++ files beside this one: what tch lacks of libtorch (`ext.cpp`), the update of the weights
+//! (`update.cpp`) and max-pooling (`pool.cpp`). The rest of mpt calls tch and these.
 
 use crate::error::{Error, Result};
 use std::ffi::{CStr, c_char};
@@ -20,6 +21,23 @@ unsafe extern "C" {
         gradients: *mut *mut C_tensor,
     ) -> *mut c_char;
     fn mpt_channels_last(tensor: *const C_tensor, result: *mut *mut C_tensor) -> *mut c_char;
+    fn mpt_max_pool(
+        image: *const C_tensor,
+        kernel: i64,
+        stride: i64,
+        padding: i64,
+        results: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    fn mpt_max_pool_backward(
+        gradient: *const C_tensor,
+        places: *const C_tensor,
+        height: i64,
+        width: i64,
+        kernel: i64,
+        stride: i64,
+        padding: i64,
+        result: *mut *mut C_tensor,
+    ) -> *mut c_char;
     fn mpt_update(
         parameters: *const C_tensor,
         gradients: *const *const C_tensor,
@@ -117,6 +135,52 @@ pub fn channels_last(tensor: &Tensor) -> Result<Tensor> {
     owned(result).ok_or_else(|| Error::failed("libtorch gave no tensor"))
 }
 
+/// How a pool slides: square, the same along both axes.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolWindow {
+    /// Pixels of a side of the window, at most 255.
+    pub kernel: i64,
+    /// Pixels from one window to the next.
+    pub stride: i64,
+    /// Pixels around the image, which are never the largest.
+    pub padding: i64,
+}
+
+/// The largest value of each window of `[N, C, H, W]`, and where in its window it was found: the row times the kernel
+/// plus the column, the first of equal ones; both `[N, C, H', W']`, channels last.
+///
+/// # Errors
+/// The window is too large, or the tensor no image.
+pub fn max_pool(image: &Tensor, window: PoolWindow) -> Result<(Tensor, Tensor)> {
+    let mut results = [ptr::null_mut(); 2];
+    let PoolWindow { kernel, stride, padding } = window;
+    // SAFETY: the tensor outlives the call, which only reads it, and `results` has room for two pointers.
+    check(unsafe { mpt_max_pool(image.as_ptr(), kernel, stride, padding, results.as_mut_ptr()) })?;
+    match results.map(owned) {
+        [Some(output), Some(places)] => Ok((output, places)),
+        _ => Err(Error::failed("max-pooling gave no tensor")),
+    }
+}
+
+/// The gradient of the image, `[N, C, height, width]`, from that of the output and what [`max_pool`] found.
+///
+/// # Errors
+/// The tensors do not fit together.
+pub fn max_pool_backward(
+    gradient: &Tensor,
+    places: &Tensor,
+    [height, width]: [i64; 2],
+    window: PoolWindow,
+) -> Result<Tensor> {
+    let mut result = ptr::null_mut();
+    let PoolWindow { kernel, stride, padding } = window;
+    let (gradient, places) = (gradient.as_ptr(), places.as_ptr());
+    // SAFETY: the tensors outlive the call, which only reads them, and `result` has room for one pointer. `places` is
+    // of the gradient's shape, which the call checks, and its values are not followed but compared.
+    check(unsafe { mpt_max_pool_backward(gradient, places, height, width, kernel, stride, padding, &mut result) })?;
+    owned(result).ok_or_else(|| Error::failed("max-pooling gave no gradient"))
+}
+
 /// The settings of one update.
 #[derive(Clone, Copy, Debug)]
 pub struct UpdateRule {
@@ -186,6 +250,67 @@ mod tests {
         let flat = Tensor::ones([2, 3], (Kind::Float, Device::Cpu));
         let message = channels_last(&flat).unwrap_err().to_string();
         assert!(message.starts_with("libtorch: ") && !message.contains('\n'), "{message}");
+    }
+
+    /// Small whole numbers, so that windows hold equal values, and one that is no number.
+    fn pooled_image(shape: [i64; 4], kind: Kind) -> Tensor {
+        let count: i64 = shape.iter().product();
+        let values: Vec<f64> = (0..count).map(|i| f64::from((i * 7919 % 13) as i32 - 6) * 0.5).collect();
+        let mut image = Tensor::from_slice(&values).view(shape);
+        if count > 40 {
+            let _ = image.view(-1).get(37).fill_(-f64::NAN);
+        }
+        image = image.to_kind(kind);
+        channels_last(&image).unwrap()
+    }
+
+    #[test]
+    fn max_pooling_is_libtorchs() {
+        for (shape, kernel, stride, padding) in [
+            ([2, 5, 9, 8], 3, 2, 0),
+            ([1, 48, 7, 7], 3, 2, 1),
+            ([3, 1, 6, 6], 2, 2, 0),
+            ([2, 33, 5, 7], 2, 1, 1),
+            ([1, 4, 5, 5], 5, 3, 2),
+            ([1, 3, 4, 4], 2, 3, 0),
+        ] {
+            let window = PoolWindow { kernel, stride, padding };
+            for kind in [Kind::BFloat16, Kind::Float, Kind::Double] {
+                let image = pooled_image(shape, kind);
+                let (output, places) = max_pool(&image, window).unwrap();
+                let (expected, indices) =
+                    image.max_pool2d_with_indices([kernel; 2], [stride; 2], [padding; 2], [1; 2], false);
+                assert!(same(&output, &expected), "{shape:?} {window:?} {kind:?}");
+                assert!(output.is_contiguous() || output.stride()[1] == 1);
+                let values: Vec<f64> = (0..output.numel() as i64).map(|i| (i % 9) as f64 - 4.0).collect();
+                let gradient = Tensor::from_slice(&values).to_kind(kind).view(&output.size()[..]);
+                let found = max_pool_backward(&gradient, &places, [shape[2], shape[3]], window).unwrap();
+                let gradient = channels_last(&gradient).unwrap();
+                let expected = image.max_pool2d_with_indices_backward(
+                    &gradient,
+                    [kernel; 2],
+                    [stride; 2],
+                    [padding; 2],
+                    [1; 2],
+                    false,
+                    &indices,
+                );
+                assert_eq!(found, expected, "{shape:?} {window:?} {kind:?}");
+            }
+        }
+    }
+
+    /// Equal, where what is no number equals itself.
+    fn same(left: &Tensor, right: &Tensor) -> bool {
+        let known = |tensor: &Tensor| tensor.nan_to_num(12345.0, None, None);
+        left.isnan() == right.isnan() && known(left) == known(right)
+    }
+
+    #[test]
+    fn a_window_that_is_too_large_is_an_error() {
+        let image = pooled_image([1, 1, 300, 300], Kind::Float);
+        let error = max_pool(&image, PoolWindow { kernel: 256, stride: 1, padding: 0 }).unwrap_err();
+        assert!(error.to_string().contains("up to 255"), "{error}");
     }
 
     #[test]

@@ -191,7 +191,7 @@ fn plan_prints_json_that_parses() {
         "--mode",
         "model-parallel",
         "--device-memory",
-        "600MiB",
+        "450MiB",
         "--precision",
         "fp32",
         "--json",
@@ -203,6 +203,25 @@ fn plan_prints_json_that_parses() {
     let fits: Vec<bool> =
         value["modes"].as_array().unwrap().iter().map(|mode| mode["fits"].as_bool().unwrap()).collect();
     assert_eq!(fits, [false, false, true]);
+}
+
+/// The most that a run held, in MiB as it says itself, and what the plan said.
+fn held_and_planned(mode: &str, batch: &str) -> (f64, f64) {
+    let common = ["--gpus", "2", "--mode", mode, "--batch-size", batch, "--precision", "fp32"];
+    let plan = output(&[&["plan", "--json"], &common[..]].concat());
+    let plan: serde_json::Value = serde_json::from_str(&stdout(&plan)).unwrap();
+    let run = ["--steps", "2", "--set", "data.source=noise", "--set", "data.test_examples=1"];
+    let said = stderr(&output(&[&["train"], &common[..], &run[..]].concat()));
+    let held = said.lines().find_map(|line| line.strip_prefix("memory: ")?.strip_suffix(" MiB at most"));
+    (held.expect(&said).parse().unwrap(), plan["process_bytes"].as_f64().unwrap() / f64::from(1 << 20))
+}
+
+#[test]
+fn plan_foretells_the_memory_of_a_run() {
+    for mode in ["model-parallel", "data-parallel"] {
+        let (held, planned) = held_and_planned(mode, "64");
+        assert!((planned / held - 1.0).abs() < 0.15, "{mode}: {planned} planned, {held} held");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The integration tests of mpt, one program.
 
+mod benchmarks;
 mod checkpoint;
 mod collectives;
 mod command_line;
@@ -7,6 +8,7 @@ mod evaluation;
 mod gradients;
 mod laws;
 mod networks;
+mod parity;
 mod plans;
 mod resume;
 mod shipped;

@@ -1,0 +1,62 @@
+"""What is trained: for every shipped model some exact steps, and for a few a longer curve as it is trained in earnest."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Job(NamedTuple):
+    """One training run; every field is written into its file, where tests/mpt/parity.rs reads it."""
+
+    model: str
+    activation: str  # instead of the model's own pointwise functions; none where it is empty
+    precision: str  # fp64 or fp32
+    seed: int  # of weights, dropout and shuffling
+    source: str  # noise or synthetic
+    source_seed: int  # another one than the seed, so that a mix-up shows
+    image: list[int]  # channels, height, width as stored; enlarged to what the network reads
+    examples: int  # one pass over them is made
+    batch_size: int
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+
+
+# Steps of an exact job; the last one has half a batch.
+STEPS = 4
+# Steps of a curve.
+CURVE_STEPS = 50
+
+
+def exact(model: str, image: list[int], batch_size: int, learning_rate: float, momentum: float = 0.9) -> Job:
+    """Some steps in fp64 on noise, in which pooling finds no ties."""
+    examples = STEPS * batch_size - batch_size // 2
+    return Job(model, "", "fp64", 11, "noise", 12, image, examples, batch_size, learning_rate, momentum, 5e-4)
+
+
+def curve(model: str, activation: str, precision: str, batch_size: int, learning_rate: float) -> Job:
+    """Many steps on what can be learned, in the size of Fashion-MNIST."""
+    examples = CURVE_STEPS * batch_size
+    image = [1, 28, 28]
+    return Job(model, activation, precision, 21, "synthetic", 22, image, examples, batch_size, learning_rate, 0.9, 5e-4)
+
+
+# The learning rates are so high that the weights move, and so low that the loss falls: rounding then stays rounding.
+EXACT = [
+    exact("alexnet", [1, 224, 224], 4, 0.02),
+    exact("alexnet-dense", [1, 28, 28], 4, 0.02),
+    exact("lenet", [1, 28, 28], 8, 0.1),
+    exact("quick", [1, 28, 28], 8, 0.005),
+    exact("tiny", [2, 13, 13], 8, 0.1, momentum=0.0),  # without it, an update has no velocities
+    exact("tiny-residual", [3, 9, 9], 8, 0.1),
+    exact("tiny-concat", [1, 10, 10], 8, 0.1),
+]
+
+# Over many steps only a smooth network can be compared in fp32: a ReLU or a maximum that rounding turns the other way
+# changes the gradient at once, and the loss by 1e-3 some steps later, PyTorch's own as much as mpt's. So LeNet learns
+# in fp32, with tanh because sigmoids would need an epoch to begin to learn, and a network of ReLU, maxima, groups and
+# dropout learns in fp64, where nothing turns. AlexNet's curve would take minutes in fp64; its steps are above.
+CURVES = [
+    curve("lenet", "tanh", "fp32", 64, 0.02),
+    curve("quick", "", "fp64", 16, 0.01),
+]

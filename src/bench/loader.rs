@@ -1,0 +1,83 @@
+//! Images a second, as the loader makes batches of them.
+
+use crate::data::{Augmentation, LoaderOptions, MaskSpec, Order, Source, start};
+use crate::error::Result;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What the loader took for some batches.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// What it did besides reading images.
+    pub what: &'static str,
+    /// Images handed out.
+    pub images: usize,
+    /// Seconds by the clock.
+    pub seconds: f64,
+    /// Seconds of processor time of this whole process.
+    pub processor_seconds: f64,
+}
+
+impl Row {
+    /// Images a second.
+    pub fn rate(&self) -> f64 {
+        self.images as f64 / self.seconds
+    }
+
+    /// Images a second of one core that does nothing else.
+    pub fn rate_per_core(&self) -> f64 {
+        self.images as f64 / self.processor_seconds
+    }
+}
+
+/// What the loader is asked for besides the images, from nothing to everything.
+pub fn variants(masks: &[MaskSpec]) -> Vec<(&'static str, Vec<MaskSpec>, Augmentation)> {
+    let plain = Augmentation::default();
+    let mut all = vec![("images", Vec::new(), plain)];
+    if !masks.is_empty() {
+        all.push(("images, dropout masks", masks.to_vec(), plain));
+    }
+    all.push(("images, dropout masks, flip and crop", masks.to_vec(), Augmentation { flip: true, crop: 2 }));
+    all
+}
+
+/// Takes one epoch of batches from a loader, and does nothing with them.
+///
+/// # Errors
+/// An image cannot be read.
+pub fn measure(
+    source: &Arc<dyn Source>,
+    batch_size: usize,
+    (what, masks, augmentation): (&'static str, Vec<MaskSpec>, Augmentation),
+) -> Result<Row> {
+    let options = LoaderOptions {
+        batch_size,
+        order: Order::Shuffled { epoch: 0 },
+        masks,
+        augmentation,
+        ..LoaderOptions::default()
+    };
+    let (begin, used) = (Instant::now(), processor_time());
+    let mut images = 0;
+    for stream in start(Arc::clone(source), options)? {
+        for batch in stream {
+            images += batch?.labels.len();
+        }
+    }
+    let processor_seconds = (processor_time() - used).as_secs_f64();
+    Ok(Row { what, images, seconds: begin.elapsed().as_secs_f64(), processor_seconds })
+}
+
+/// The processor time that this process has used so far, in its own code and in the kernel's.
+fn processor_time() -> Duration {
+    // SAFETY: the structure is plain numbers, for which zeros are valid, and the call fills in the one it is given.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        usage
+    };
+    let time = |spent: libc::timeval| {
+        Duration::new(spent.tv_sec.unsigned_abs(), 1000 * u32::try_from(spent.tv_usec).unwrap_or(0))
+    };
+    time(usage.ru_utime) + time(usage.ru_stime)
+}

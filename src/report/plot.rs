@@ -1,0 +1,125 @@
+//! Curves, as SVG.
+
+use crate::error::{Error, Result};
+use plotters::prelude::*;
+use std::ops::Range;
+
+/// Width and height of a picture.
+const SIZE: (u32, u32) = (760, 460);
+/// One colour a curve, told apart by the colour-blind too (Okabe and Ito, 2008).
+const COLOURS: [RGBColor; 5] =
+    [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115), RGBColor(204, 121, 167), RGBColor(90, 90, 90)];
+
+/// A curve.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Curve {
+    /// Its name in the legend.
+    pub name: String,
+    /// Its points, from left to right.
+    pub points: Vec<(f64, f64)>,
+    /// Whether its points are marked: measurements are, what is only drawn for comparison is not.
+    pub marked: bool,
+}
+
+/// A picture of curves over one axis.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plot {
+    /// Its title.
+    pub title: String,
+    /// What lies along the horizontal axis.
+    pub across: String,
+    /// What lies along the vertical axis, with its unit.
+    pub up: String,
+    /// The curves.
+    pub curves: Vec<Curve>,
+}
+
+impl Plot {
+    /// The picture as the text of an SVG file.
+    ///
+    /// # Errors
+    /// What the drawing library reports.
+    pub fn svg(&self) -> Result<String> {
+        let mut text = String::new();
+        self.draw(&mut text).map_err(|error| Error::failed(format!("the plot cannot be drawn: {error}")))?;
+        Ok(text)
+    }
+
+    fn draw(&self, text: &mut String) -> std::result::Result<(), Box<dyn std::error::Error>> {
+        let area = SVGBackend::with_string(text, SIZE).into_drawing_area();
+        area.fill(&WHITE)?;
+        let (across, up) = self.ranges();
+        let mut chart = ChartBuilder::on(&area)
+            .caption(&self.title, ("sans-serif", 20))
+            .margin(16)
+            .x_label_area_size(42)
+            .y_label_area_size(58)
+            .build_cartesian_2d(across, up)?;
+        let mut mesh = chart.configure_mesh();
+        mesh.light_line_style(TRANSPARENT)
+            .x_desc(&self.across)
+            .y_desc(&self.up)
+            .label_style(("sans-serif", 14))
+            .draw()?;
+        for (index, curve) in self.curves.iter().enumerate() {
+            let colour = COLOURS[index % COLOURS.len()];
+            let style = ShapeStyle::from(colour).stroke_width(if curve.marked { 2 } else { 1 });
+            chart
+                .draw_series(LineSeries::new(curve.points.iter().copied(), style))?
+                .label(&curve.name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+            if curve.marked {
+                chart.draw_series(curve.points.iter().map(|&point| Circle::new(point, 3, colour.filled())))?;
+            }
+        }
+        let place = SeriesLabelPosition::UpperLeft;
+        chart
+            .configure_series_labels()
+            .position(place)
+            .background_style(WHITE.mix(0.8))
+            .border_style(BLACK.mix(0.3))
+            .draw()?;
+        area.present()?;
+        Ok(())
+    }
+
+    /// What both axes have to span: all points, and a little room above them.
+    fn ranges(&self) -> (Range<f64>, Range<f64>) {
+        let points = || self.curves.iter().flat_map(|curve| &curve.points).filter(|point| point.1.is_finite());
+        let least = points().map(|point| point.0).fold(f64::INFINITY, f64::min);
+        let most = points().map(|point| point.0).fold(f64::NEG_INFINITY, f64::max);
+        let highest = points().map(|point| point.1).fold(0.0, f64::max);
+        if least > most {
+            return (0.0..1.0, 0.0..1.0);
+        }
+        let width = if most > least { most } else { least + 1.0 };
+        (least..width, 0.0..(1.08 * highest).max(f64::MIN_POSITIVE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_curve_and_label_is_in_the_picture() {
+        let curve = |name: &str, height: f64| Curve {
+            name: name.into(),
+            points: vec![(1.0, height), (2.0, 2.0 * height)],
+            marked: name != "ideal",
+        };
+        let curves = vec![curve("ideal", 60.0), curve("model-parallel", 58.0)];
+        let plot = Plot { title: "Scaling".into(), across: "devices".into(), up: "examples/sec".into(), curves };
+        let svg = plot.svg().unwrap();
+        for part in ["Scaling", "devices", "examples/sec", "ideal", "model-parallel"] {
+            assert!(svg.contains(part), "{part} is not in {svg}");
+        }
+        assert_eq!(svg.matches("<circle").count(), 2);
+    }
+
+    #[test]
+    fn no_points_are_an_empty_picture() {
+        let plot = Plot { title: String::new(), across: String::new(), up: String::new(), curves: Vec::new() };
+        assert!(plot.svg().unwrap().starts_with("<svg"));
+    }
+}

@@ -1,0 +1,99 @@
+//! `mpt bench`: that it measures what it says. How fast anything is, no test asks.
+
+use crate::command_line::{output, stderr, stdout};
+use serde_json::Value;
+
+/// A small network and few steps.
+const TINY: [&str; 6] = ["--model", "tiny", "--batch-size", "8", "--steps", "3"];
+
+fn json(arguments: &[&str]) -> Value {
+    let done = output(&[&["bench"], arguments, &["--json"]].concat());
+    assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+    serde_json::from_str(&stdout(&done)).unwrap()
+}
+
+fn number(value: &Value, key: &str) -> f64 {
+    value[key].as_f64().unwrap_or_else(|| panic!("no number {key} in {value}"))
+}
+
+#[test]
+fn a_step_is_told_layer_by_layer() {
+    let arguments = [&["step", "--gpus", "2", "--mode", "model-parallel", "--precision", "fp32"], &TINY[..]].concat();
+    let measured = json(&arguments);
+    let rows = measured["rows"].as_array().unwrap();
+    let names: Vec<&str> = rows.iter().map(|row| row["layer"].as_str().unwrap()).collect();
+    assert!(names.starts_with(&["conv1", "pool1", "relu1"]) && names.ends_with(&["fc5", "loss"]), "{names:?}");
+    for row in rows {
+        let counted = number(row, "forward_operations");
+        assert_eq!(row["multiplies"].as_bool().unwrap(), counted > 0.0, "{row}");
+        assert!(number(row, "forward_seconds") > 0.0, "{row}");
+    }
+    // conv1 reads the image, which needs no gradient.
+    assert_eq!(number(&rows[0], "backward_operations"), number(&rows[0], "forward_operations"));
+    assert!(number(&measured, "multiplying_share") > 0.0 && number(&measured, "multiplying_share") < 1.0);
+    assert!(number(&measured, "matrix_product_operations_per_second") > 1e8);
+    assert!(number(&measured["phases"], "exchange_seconds") > 0.0);
+}
+
+#[test]
+fn scaling_has_every_configuration_and_a_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let picture = folder.path().join("scaling.svg");
+    let svg = picture.to_str().unwrap();
+    let measured = json(&[&["scaling", "--gpus", "2", "--rounds", "2", "--svg", svg], &TINY[..]].concat());
+    let rows = measured["rows"].as_array().unwrap();
+    let seen: Vec<(&str, u64, &str, u64)> = rows
+        .iter()
+        .map(|row| {
+            let text = |key: &str| row[key].as_str().unwrap();
+            (text("mode"), row["devices"].as_u64().unwrap(), text("scaling"), row["batch_size"].as_u64().unwrap())
+        })
+        .collect();
+    let expected = [
+        ("single", 1, "strong", 8),
+        ("data-parallel", 2, "strong", 8),
+        ("data-parallel", 2, "weak", 16),
+        ("model-parallel", 2, "strong", 8),
+        ("model-parallel", 2, "weak", 16),
+    ];
+    assert_eq!(seen, expected);
+    assert_eq!(number(&rows[0], "speedup"), 1.0);
+    for row in rows {
+        assert!(number(row, "examples_per_second") > 0.0, "{row}");
+        assert!((number(row, "efficiency") * number(row, "devices") - number(row, "speedup")).abs() < 1e-9, "{row}");
+    }
+    assert!(number(&rows[3], "exchange_share") > 0.0);
+    let picture = std::fs::read_to_string(picture).unwrap();
+    assert!(picture.contains("model-parallel, weak") && picture.contains("examples/sec"));
+}
+
+#[test]
+fn every_collective_is_measured() {
+    let measured = json(&["exchange", "--gpus", "3"]);
+    let rows = measured["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 20);
+    for row in rows {
+        assert_eq!(row["ranks"], 3);
+        assert!(number(row, "seconds") > 0.0 && number(row, "bytes_per_second") > 0.0, "{row}");
+    }
+}
+
+#[test]
+fn the_loader_hands_out_every_image() {
+    let computed = ["--set", "data.source=synthetic", "--set", "data.train_examples=300"];
+    let measured = json(&[&["loader"], &computed[..]].concat());
+    let rows = measured["rows"].as_array().unwrap();
+    let what: Vec<&str> = rows.iter().map(|row| row["what"].as_str().unwrap()).collect();
+    assert_eq!(what, ["images", "images, dropout masks", "images, dropout masks, flip and crop"]);
+    assert!(rows.iter().all(|row| row["images"] == 300 && number(row, "images_per_second_and_core") > 0.0));
+}
+
+#[test]
+fn what_cannot_be_measured_is_one_sentence() {
+    let done = output(&["bench", "scaling", "--model", "tiny", "--gpus", "40"]);
+    assert_eq!(done.status.code(), Some(2));
+    assert!(stderr(&done).contains("tiny"), "{}", stderr(&done));
+    let done = output(&[&["bench", "scaling", "--rounds", "1", "--svg", "/nowhere/scaling.svg"], &TINY[..]].concat());
+    assert_eq!(done.status.code(), Some(1));
+    assert!(stderr(&done).contains("--svg: /nowhere/scaling.svg cannot be written"), "{}", stderr(&done));
+}
