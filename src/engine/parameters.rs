@@ -249,6 +249,7 @@ mod tests {
     #[test]
     fn ranks_of_the_data_axis_draw_a_shard_each_of_the_same_weights() {
         let model = shipped::load("tiny", &Edits::default()).unwrap();
+        let single = plan(&model, Mode::Single.mesh(1).unwrap(), Mode::Single).unwrap();
         let plan = plan(&model, Mode::DataParallel.mesh(3).unwrap(), Mode::DataParallel).unwrap();
         let draw_in_turn = |kind| {
             let stores: Vec<Store> = thread::scope(|scope| {
@@ -261,7 +262,7 @@ mod tests {
             });
             stores
         };
-        let whole = alone(&plan, 0, 7, Kind::Double);
+        let whole = alone(&single, 0, 7, Kind::Double);
         let shared = draw_in_turn(Kind::Double);
         assert!(shared.iter().all(|store| store.weights.data_ptr() == shared[0].weights.data_ptr()));
         for entry in &whole.entries {
