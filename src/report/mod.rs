@@ -7,11 +7,13 @@
 //! * [`model_table`] the layers of models side by side
 //! * [`plan_table`] a plan, layer by layer
 //! * [`bench_table`] what `mpt bench` measured
+//! * [`curves`] the curves of a run
 //! * [`plot`] curves, as SVG
 //! * [`verify_table`] two runs, layer by layer
 
 pub mod bench_table;
 pub mod console;
+pub mod curves;
 pub mod model_table;
 pub mod plan_table;
 pub mod plot;

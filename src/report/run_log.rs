@@ -1,8 +1,8 @@
-//! The run directory: the effective recipe, and one line of JSON for every step and epoch.
+//! The run directory: the effective recipe, one line of JSON for every step and epoch, and their curves.
 //!
 //! A run that cannot be recorded is still a run: a disk that fills up is reported once, and training goes on.
 
-use super::console;
+use super::{console, curves};
 use crate::checkpoint::Position;
 use crate::engine::phases::Phase;
 use crate::error::{Error, Result};
@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 /// The effective recipe: its presence says that a folder holds a run.
 pub const RECIPE: &str = "recipe.toml";
 const METRICS: &str = "metrics.jsonl";
+const CURVES: &str = "curves.svg";
 /// Beside the numbered runs, a link to the newest.
 pub const LATEST: &str = "latest";
 
@@ -114,6 +115,15 @@ impl RunLog {
         if let Err(error) = writeln!(metrics, "{line}").and_then(|()| metrics.flush()) {
             console::say(&format!("the record in {} ends here: {error}; training goes on", self.folder.display()));
             self.metrics = None;
+        } else if matches!(event, Event::Epoch(_)) {
+            self.draw();
+        }
+    }
+
+    fn draw(&self) {
+        let (record, picture) = (self.folder.join(METRICS), self.folder.join(CURVES));
+        if let Err(error) = curves::draw(&record, &picture, &self.folder.to_string_lossy()) {
+            console::say(&format!("the curves are not drawn: {error}; training goes on"));
         }
     }
 

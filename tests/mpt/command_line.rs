@@ -291,6 +291,8 @@ fn a_run_is_recorded_and_its_recipe_runs_again() {
     let first = run(&tiny(&more));
     assert_eq!(first.status.code(), Some(0), "{}", stderr(&first));
     let folder = dir.path().join("runs/fashion-mnist-tiny/latest");
+    let curves = std::fs::read_to_string(folder.join("curves.svg")).unwrap();
+    assert!(["train loss", "train acc", "test acc"].iter().all(|name| curves.contains(name)), "{curves}");
     let lines: Vec<serde_json::Value> = std::fs::read_to_string(folder.join("metrics.jsonl"))
         .unwrap()
         .lines()
