@@ -1,7 +1,7 @@
 //! A file of whole tensors of one type, in the format safetensors: a header that says where each lies, then the values.
 //!
-//! The crate `safetensors` reads, checks and writes the header. The values go past it: they are written one tensor at a
-//! time, so that no second copy of a network need fit into memory, and each rank reads only the part that it holds.
+//! The crate `safetensors` reads, checks and writes the header. The values go past it, some at a time,
+//! so that no second copy of a tensor need fit into memory; and each rank reads only the part that it holds.
 
 use crate::error::{Error, Result};
 use crc32fast::Hasher;
@@ -23,6 +23,9 @@ const LONGEST_HEADER: u64 = 100_000_000;
 /// Bytes that are read at once to check a file.
 const CHECKED_AT_ONCE: usize = 1 << 20;
 
+/// Values that are written, or read, at once: 2 MiB at most.
+const VALUES_AT_ONCE: usize = 1 << 18;
+
 /// A tensor's name and shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Described {
@@ -38,8 +41,9 @@ pub struct Whole<'v> {
     pub kind: Kind,
     /// The tensors, in the file's order.
     pub tensors: &'v [Described],
-    /// The values of one of them, by its place in `tensors`: row-major, in the machine's (little-endian) order.
-    pub values: &'v dyn Fn(usize) -> Result<Vec<u8>>,
+    /// Some values of one of them, by its place in `tensors` and their indices in row-major order, in the machine's
+    /// (little-endian) form.
+    pub values: &'v dyn Fn(usize, Range<usize>) -> Result<Vec<u8>>,
 }
 
 /// How a file is known to be whole. The checksum is to find damage, not malice: CRC-32, which costs less time than
@@ -89,10 +93,17 @@ pub fn write(path: &Path, whole: &Whole) -> Result<FileSum> {
     let mut output = Output::create(path).map_err(|error| fault(&error))?;
     output.write(&(header.len() as u64).to_le_bytes()).map_err(|error| fault(&error))?;
     output.write(&header).map_err(|error| fault(&error))?;
-    for index in 0..whole.tensors.len() {
-        output.write(&(whole.values)(index)?).map_err(|error| fault(&error))?;
+    for (index, tensor) in whole.tensors.iter().enumerate() {
+        for indices in pieces(0..tensor.len()) {
+            output.write(&(whole.values)(index, indices)?).map_err(|error| fault(&error))?;
+        }
     }
     output.finish().map_err(|error| fault(&error))
+}
+
+/// Indices in pieces of which each is few enough values to be held besides everything else.
+pub fn pieces(indices: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    indices.clone().step_by(VALUES_AT_ONCE).map(move |begin| begin..(begin + VALUES_AT_ONCE).min(indices.end))
 }
 
 /// A file being written, with its sum.

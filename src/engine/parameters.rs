@@ -4,6 +4,7 @@
 
 use super::layout::{Entry, Layout, Run, shard_of};
 use crate::checkpoint::TensorFile;
+use crate::checkpoint::tensors::pieces;
 use crate::comm::{Call, Collective, Stage};
 use crate::error::Result;
 use crate::layers::Parameters;
@@ -91,8 +92,12 @@ impl Store {
         for entry in &self.entries {
             let name = cost::parameter_name(&plan.model, entry.share.layer, entry.share.role);
             for Run { place, whole } in entry.runs(&self.shard) {
-                let mut target = target.f_narrow(0, (place - self.shard.start) as i64, whole.len() as i64)?;
-                target.f_copy_(&file.values(&name, whole)?)?;
+                let begin = place - self.shard.start;
+                for indices in pieces(whole.clone()) {
+                    let at = begin + indices.start - whole.start;
+                    let mut target = target.f_narrow(0, at as i64, indices.len() as i64)?;
+                    target.f_copy_(&file.values(&name, indices)?)?;
+                }
             }
         }
         Ok(())

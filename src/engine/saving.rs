@@ -1,7 +1,7 @@
 //! Checkpoints, seen from the loop: when one is due, and how the shards of the ranks become whole parameters. (The way
 //! back is [`super::parameters::Store::read`].)
 
-use super::layout::Layout;
+use super::layout::{Layout, Run};
 use super::rank::Shard;
 use super::session::Job;
 use crate::checkpoint::state::About;
@@ -12,6 +12,7 @@ use crate::model::cost::{parameter_name, parameters};
 use crate::plan::Plan;
 use crate::recipe::Recipe;
 use crate::recipe::settings::CheckpointSettings;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tch::{Kind, Tensor};
@@ -69,11 +70,9 @@ impl Saving {
         let masters: Vec<&Tensor> = shards.iter().map(|shard| &shard.masters).collect();
         let velocities: Option<Vec<&Tensor>> = shards.iter().map(|shard| shard.velocity.as_ref()).collect();
         let kind = masters.first().map_or(Kind::Float, |masters| masters.kind());
-        let of_model = |index: usize| whole(plan, &layouts, &masters, index, tensors[index].len());
-        let of_optimizer = |index: usize| {
-            let velocities = velocities.as_deref().unwrap_or_default();
-            whole(plan, &layouts, velocities, index, tensors[index].len())
-        };
+        let of_model = |index, indices| whole(plan, &layouts, &masters, index, indices);
+        let velocities_of_all = velocities.as_deref().unwrap_or_default();
+        let of_optimizer = |index, indices| whole(plan, &layouts, velocities_of_all, index, indices);
         let model = Whole { kind, tensors: &tensors, values: &of_model };
         let optimizer = velocities.as_ref().map(|_| Whole { kind, tensors: &tensors, values: &of_optimizer });
         self.checkpoints.write(&Content { position, about, model, optimizer }, self.settings.keep)
@@ -89,17 +88,28 @@ pub fn described(model: &Model) -> Vec<Described> {
         .collect()
 }
 
-/// The bytes of one whole parameter of `size` values, put together from one shard of each rank.
-fn whole(plan: &Plan, layouts: &[Layout], shards: &[&Tensor], index: usize, size: usize) -> Result<Vec<u8>> {
+/// The bytes of some values of one whole parameter, put together from one shard of each rank.
+fn whole(
+    plan: &Plan,
+    layouts: &[Layout],
+    shards: &[&Tensor],
+    parameter: usize,
+    indices: Range<usize>,
+) -> Result<Vec<u8>> {
     let width = shards.first().map_or(0, |shard| shard.kind().elt_size_in_bytes());
-    let mut bytes = vec![0; size * width];
+    let mut bytes = vec![0; indices.len() * width];
     for (rank, shard) in shards.iter().enumerate() {
         let layout = &layouts[plan.mesh.model_rank(rank)];
         let part = layout.shard(plan.mesh.data_rank(rank));
-        for run in layout.entries[index].runs(&part) {
-            let values = shard.f_narrow(0, (run.place - part.start) as i64, run.whole.len() as i64)?;
-            let place = &mut bytes[run.whole.start * width..run.whole.end * width];
-            values.f_copy_data_u8(place, run.whole.len())?;
+        for Run { place, whole } in layout.entries[parameter].runs(&part) {
+            let wanted = whole.start.max(indices.start)..whole.end.min(indices.end);
+            if wanted.is_empty() {
+                continue;
+            }
+            let at = place - part.start + wanted.start - whole.start;
+            let values = shard.f_narrow(0, at as i64, wanted.len() as i64)?;
+            let first = wanted.start - indices.start;
+            values.f_copy_data_u8(&mut bytes[first * width..(first + wanted.len()) * width], wanted.len())?;
         }
     }
     Ok(bytes)

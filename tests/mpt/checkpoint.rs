@@ -181,6 +181,22 @@ fn files_hold_whole_tensors_under_pytorchs_names() {
     }
 }
 
+/// fc4 of `quick` has 802,816 weights: more than are written, or read, at once.
+#[test]
+fn long_tensors_are_written_and_read_piece_by_piece() {
+    let dir = tempfile::tempdir().unwrap();
+    let quick = ["model.name=quick", "data.image=[1,28,28]", "optimizer.learning_rate=0", "train.precision=fp64"];
+    trained(dir.path(), None, &[&quick[..], &["parallel.mesh=2x3", "train.steps=1"]].concat());
+    trained(dir.path(), Some(&at(dir.path(), 1)), &[&quick[..], &["parallel.mesh=3x1", "train.steps=2"]].concat());
+    let mut drawn = vec![0.0; 256 * 3136];
+    Stream::new(0, Purpose::Weights, 9, 0).fill_normal(0, &mut drawn);
+    drawn.iter_mut().for_each(|value| *value *= (2.0f64 / 3136.0).sqrt());
+    let expected = Tensor::from_slice(&drawn).view([256, 3136]);
+    for step in [1, 2] {
+        assert_eq!(tensors(&at(dir.path(), step), "model.safetensors")["fc4.weight"], expected, "step {step}");
+    }
+}
+
 #[test]
 fn without_momentum_there_is_no_optimizer_file() {
     let dir = tempfile::tempdir().unwrap();
