@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -14,6 +15,10 @@ from pathlib import Path
 from typing import Iterator
 
 SCRIPTS = Path(__file__).resolve().parent.parent
+
+# A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C, which is what some
+# of them are about.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Server:
