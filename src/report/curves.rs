@@ -23,7 +23,12 @@ pub fn draw(record: &Path, picture: &Path, title: &str) -> Result<()> {
     let lines = fs::read_to_string(record).map_err(fault(record))?;
     let svg = plot(&lines, title).svg()?;
     let unfinished = picture.with_extension("svg.part");
-    fs::write(&unfinished, svg).and_then(|()| fs::rename(&unfinished, picture)).map_err(fault(picture))
+    let written = fs::write(&unfinished, svg).and_then(|()| fs::rename(&unfinished, picture));
+    if written.is_err() {
+        // What a full disk could not take should not go on filling it.
+        let _ = fs::remove_file(&unfinished);
+    }
+    written.map_err(fault(picture))
 }
 
 fn plot(lines: &str, title: &str) -> Plot {

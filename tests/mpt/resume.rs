@@ -224,10 +224,12 @@ fn a_checkpoint_that_does_not_fit_on_the_disk_ends_nothing() {
     assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
     let sentence = format!(
         "no checkpoint of step 4: {}/checkpoints/.step-00000004/model.safetensors: File too large (os error 27); \
-         training goes on\n",
+         training goes on\nthe curves are not drawn: {}/curves.svg: File too large (os error 27); training goes on\n",
+        run.display(),
         run.display()
     );
     assert_eq!(stderr(&done), sentence);
+    assert!(!run.join("curves.svg.part").exists());
     let left: Vec<_> = fs::read_dir(run.join("checkpoints")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["step-00000002"]);
     assert_eq!(numbers(&run).len(), 5);
