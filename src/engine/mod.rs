@@ -3,6 +3,7 @@
 //!
 //! * [`rank`] a rank and its training step: start here
 //! * [`exchange`] the plan's exchanges on a collective
+//! * [`gradients`] gradients of activations on their way back
 //! * [`layout`] where each parameter lies in a rank's flat buffers
 //! * [`parameters`] the flat buffers of weights and gradients
 //! * [`table`] from layer kinds to layers
@@ -16,6 +17,7 @@
 //! * [`job`] from a recipe to all that a run needs: whatever can fail before the first step fails there
 
 pub mod exchange;
+pub mod gradients;
 pub mod input;
 pub mod job;
 pub mod layout;

@@ -1,6 +1,7 @@
 //! A rank and its training step.
 
 use super::exchange;
+use super::gradients::Gradients;
 use super::input::DeviceBatch;
 use super::parameters::Store;
 use super::phases::{Phase, Phases, Stopwatch};
@@ -393,56 +394,4 @@ fn released_after(plan: &Plan, layer: LayerId) -> Released {
         activations: (0..=layer).filter(|&activation| plan.model.readers(activation).last() == Some(layer)).collect(),
         exchanges: (0..plan.exchanges.len()).filter(|&exchange| last_to_use(exchange) == Some(layer)).collect(),
     }
-}
-
-/// Gradients on their way back: those that have reached an activation, and those that wait for an exchange.
-struct Gradients {
-    activations: Vec<Option<Tensor>>,
-    exchanged: Vec<Option<Tensor>>,
-}
-
-impl Gradients {
-    fn new(plan: &Plan) -> Self {
-        let none = |count| (0..count).map(|_| None).collect();
-        Self { activations: none(plan.placements.len()), exchanged: none(plan.exchanges.len()) }
-    }
-
-    /// Hands the gradients of a layer's inputs to where the inputs came from.
-    fn deliver(&mut self, plan: &Plan, layer: LayerId, gradients: Vec<Option<Tensor>>) -> Result<()> {
-        let inputs = plan.model.layers[layer].inputs.iter().zip(&plan.layers[layer].sources);
-        for ((&input, source), gradient) in inputs.zip(gradients) {
-            let Some(gradient) = gradient else { continue };
-            match source {
-                Read::Held => add(&mut self.activations[input], gradient)?,
-                &Read::Exchanged(id) => add(&mut self.exchanged[id], gradient)?,
-                // Only what lies before all weights is read in part without an exchange, and needs no gradient.
-                Read::Part(_) => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// The gradients that have to come home to an activation through exchanges, the latest exchange first: every
-    /// rank takes them in this order.
-    fn take_exchanged(&mut self, plan: &Plan, activation: ActivationId) -> Vec<(usize, Tensor)> {
-        let ids = (0..plan.exchanges.len()).rev().filter(|&id| plan.exchanges[id].source == activation);
-        ids.filter_map(|id| self.exchanged[id].take().map(|gradient| (id, gradient))).collect()
-    }
-
-    fn add_to_activation(&mut self, activation: ActivationId, gradient: Tensor) -> Result<()> {
-        add(&mut self.activations[activation], gradient)
-    }
-
-    fn take(&mut self, activation: ActivationId) -> Result<Tensor> {
-        self.activations[activation].take().ok_or_else(|| Error::failed("no gradient reached a layer that needs one"))
-    }
-}
-
-/// Adds without writing to either tensor: other ranks may be reading them.
-fn add(sum: &mut Option<Tensor>, gradient: Tensor) -> Result<()> {
-    *sum = Some(match sum.take() {
-        None => gradient,
-        Some(before) => before.f_add(&gradient)?,
-    });
-    Ok(())
 }
