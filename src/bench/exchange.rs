@@ -1,7 +1,7 @@
 //! The collectives against a copy in memory.
 
 use super::statistics::median;
-use crate::comm::{Call, Collective, Operation, Stage};
+use crate::comm::{Call, Collective, Form, Operation, Stage};
 use crate::error::Result;
 use crate::launch::threads::{self, Reporter};
 use crate::plan::Mesh;
@@ -17,8 +17,8 @@ const CALLS: (usize, usize) = (10, 1000);
 const WARMUP: usize = 3;
 
 /// The operations that are measured.
-pub const OPERATIONS: [Operation; 4] =
-    [Operation::AllGather, Operation::ReduceScatter, Operation::AllReduce, Operation::SendReceive];
+pub const OPERATIONS: [Operation; 5] =
+    [Operation::AllGather, Operation::ReduceScatter, Operation::AllToAll, Operation::AllReduce, Operation::SendReceive];
 
 /// What a call takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -121,13 +121,15 @@ fn call(operation: Operation, group: &mut dyn Collective, own: &Tensor, parts: &
         Operation::AllGather => drop(Tensor::f_cat(&group.all_gather(&call, own)?, 0)?),
         Operation::ReduceScatter => drop(group.reduce_scatter(&call, parts)?),
         Operation::AllReduce => drop(group.all_reduce(&call, own)?),
+        Operation::AllToAll => drop(Tensor::f_cat(&group.all_to_all(&call, parts)?, 0)?),
+        Operation::Broadcast => drop(group.broadcast(&call, own, 0)?),
         Operation::SendReceive => {
             let rank = group.rank();
             let others = |to: usize| to != rank;
             let sends: Vec<_> =
                 parts.iter().enumerate().map(|(to, part)| others(to).then(|| part.shallow_clone())).collect();
-            let receives: Vec<_> = (0..parts.len()).map(|from| others(from).then(|| own.size())).collect();
-            let arrived: Vec<Tensor> = group.send_receive(&call, &sends, &receives)?.into_iter().flatten().collect();
+            let receives: Vec<_> = (0..parts.len()).map(|from| others(from).then(|| Form::of(own))).collect();
+            let arrived: Vec<Tensor> = group.send_receive(&call, sends, receives)?.into_iter().flatten().collect();
             drop(Tensor::f_cat(&arrived, 0)?);
         }
     }

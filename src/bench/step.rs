@@ -4,6 +4,7 @@ use super::statistics::median;
 use super::workload::{self, Length};
 use crate::comm::Groups;
 use crate::data::{LoaderOptions, Order, Source, start};
+use crate::engine::agreement::Word;
 use crate::engine::input::DeviceBatch;
 use crate::engine::job::{plan_of, settings};
 use crate::engine::phases::{Phase, Phases};
@@ -139,7 +140,7 @@ fn run(task: &Task, rank: usize, groups: Groups, batches: &Batches, reporter: &R
         own.take_profile();
         let batch = DeviceBatch::new(&batch, task.source.shape(), task.plan.model.input, kind)?;
         let outcome = own.train(&batch, task.learning_rate)?;
-        own.agree(outcome, false)?;
+        own.agree(Word::of(outcome))?;
         let (phases, _) = own.lap();
         let begin = Instant::now();
         drop(left.f_mm(&right)?);

@@ -2,7 +2,7 @@
 
 use crate::data::{Noise, Source};
 use crate::engine::job::plan_of;
-use crate::engine::session::{Job, run};
+use crate::engine::session::{Job, Ranks, run};
 use crate::error::Result;
 use crate::events::{Event, Step};
 use crate::launch::control::Control;
@@ -56,7 +56,7 @@ pub fn recipe(base: &Recipe, mesh: Mesh, mode: Mode, batch_size: usize, length: 
 pub fn steps(recipe: &Recipe, length: Length) -> Result<Vec<Step>> {
     let job = Job::new(recipe, Control::default())?;
     let mut steps = Vec::with_capacity(length.steps as usize);
-    run(job, &mut |event| match event {
+    run(job, Ranks::All, &mut |event| match event {
         Event::Step(step) if step.step > length.warmup => steps.push(step.clone()),
         _ => {}
     })?;

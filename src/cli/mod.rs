@@ -3,7 +3,9 @@
 
 mod bench;
 mod options;
+mod place;
 mod plan;
+mod rehearse;
 mod resume;
 mod show;
 mod train;
@@ -24,6 +26,11 @@ pub struct Cli {
 enum Command {
     /// Train a network
     Train(train::Train),
+    /// Train on simulated GPUs: real processes and real calls of the driver and of NCCL, answered by a simulator
+    ///
+    /// Takes every argument of `mpt train`. The simulator holds to the documented rules more strictly than GPUs do, and is
+    /// no proof on GPUs.
+    Rehearse(rehearse::Rehearse),
     /// Show how a network is split: what each device holds, sends and has to compute
     Plan(plan::PlanCommand),
     /// Run the split network against the whole one, layer by layer
@@ -44,6 +51,7 @@ enum Command {
 pub fn run(cli: Cli) -> Result<u8> {
     match cli.command {
         Command::Train(command) => command.run(),
+        Command::Rehearse(command) => command.run(),
         Command::Plan(command) => command.run(),
         Command::Verify(command) => command.run(),
         Command::Bench(command) => command.run(),

@@ -1,5 +1,6 @@
 //! The options that say what to run and on what: the same for every subcommand that has them.
 
+use crate::comm::nccl::library;
 use crate::error::{Error, Result};
 use crate::recipe::Layered;
 use clap::{Args, ValueEnum};
@@ -43,7 +44,7 @@ pub struct Where {
     /// The devices as a grid of data by model, like 2x2
     #[arg(long, value_name = "DATAxMODEL")]
     mesh: Option<String>,
-    /// The kind of device; this version has CPU devices only
+    /// The kind of device; this version computes on CPU devices only, and rehearses what travels between GPUs
     #[arg(long, value_enum, default_value_t = DeviceKind::Auto)]
     device: DeviceKind,
 }
@@ -55,6 +56,25 @@ enum DeviceKind {
     Auto,
     Cuda,
     Cpu,
+}
+
+/// The devices of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Devices {
+    /// Threads of this process.
+    Cpu,
+    /// Processes that compute on the CPU, while what they exchange travels by simulated GPUs.
+    Simulated,
+}
+
+impl Devices {
+    /// The name of a rank's device.
+    pub fn name(self, rank: usize) -> String {
+        match self {
+            Self::Cpu => format!("cpu:{rank}"),
+            Self::Simulated => format!("sim:{rank}"),
+        }
+    }
 }
 
 impl What {
@@ -130,16 +150,18 @@ impl Where {
         self.gpus.is_none() && self.mode.is_none() && self.mesh.is_none()
     }
 
-    /// Whether this version has the devices that were asked for.
+    /// The devices that were asked for, or that there are.
     ///
     /// # Errors
-    /// CUDA devices were asked for.
-    pub fn check(&self) -> Result<()> {
+    /// CUDA devices were asked for, which this version does not compute on.
+    pub fn devices(&self) -> Result<Devices> {
+        let simulated = library::is_simulated();
         match self.device {
-            DeviceKind::Cuda => {
+            DeviceKind::Cuda if !simulated => {
                 Err(Error::usage("--device cuda: this version of mpt runs on CPU devices only; use --device cpu"))
             }
-            DeviceKind::Auto | DeviceKind::Cpu => Ok(()),
+            DeviceKind::Auto | DeviceKind::Cuda if simulated => Ok(Devices::Simulated),
+            _ => Ok(Devices::Cpu),
         }
     }
 }

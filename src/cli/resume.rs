@@ -88,6 +88,19 @@ impl Resume {
         }
     }
 
+    /// What another rank of this run has found: a checkpoint, or a run that begins again.
+    ///
+    /// # Errors
+    /// It is not to be found here.
+    pub fn at(path: &Path) -> Result<Self> {
+        if Checkpoint::is_one(path) { Self::named(path, None) } else { Self::from(path.to_owned(), None) }
+    }
+
+    /// The path by which [`Resume::at`] finds it again.
+    pub fn path(&self) -> &Path {
+        self.checkpoint.as_ref().map_or(&self.run, |checkpoint| &checkpoint.folder)
+    }
+
     /// A run from its newest checkpoint that is whole, with a word about those that are not.
     fn newest(run: PathBuf) -> Result<Self> {
         let checkpoint =

@@ -1,14 +1,16 @@
 //! `mpt train`.
 
 use super::options::{What, Where, set};
+use super::place::Place;
 use super::resume::Resume;
+use crate::engine::job::plan_of;
 use crate::engine::saving::Saving;
 use crate::engine::session::{Job, run};
 use crate::engine::worker::Assignment;
 use crate::error::Result;
 use crate::events::{Event, StopReason, Summary};
 use crate::launch::control::Control;
-use crate::launch::environment;
+use crate::launch::{environment, supervisor};
 use crate::model::shipped;
 use crate::plan::{Mesh, Plan};
 use crate::recipe::duration::show_bytes;
@@ -18,6 +20,8 @@ use crate::report::run_log::{RunLog, runs_of};
 use crate::report::table::commas;
 use crate::report::{console, plan_table, results};
 use clap::Args;
+use std::env;
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -26,6 +30,14 @@ use std::time::Instant;
 const RESUMABLE_EXIT: u8 = 75;
 /// The exit code of a run that a signal ended without one is this and the signal's number, as shells have it.
 const SIGNAL_EXIT: i32 = 128;
+
+/// A request that was found to be sound.
+struct Prepared {
+    layered: Layered,
+    recipe: Recipe,
+    resume: Option<Resume>,
+    job: Job,
+}
 
 /// Arguments of `mpt train`.
 #[derive(Debug, Args)]
@@ -69,34 +81,63 @@ impl Train {
     ///
     /// # Errors
     /// The request cannot be carried out, or a rank failed.
-    pub fn run(self) -> Result<u8> {
+    pub fn run(mut self) -> Result<u8> {
         environment::suit_training();
         let begin = Instant::now();
-        let resume = self.find_resumed()?;
-        let mut layered = match &resume {
+        let place = Place::find(self.place.devices()?)?;
+        if matches!(place, Place::Nowhere) {
+            let count = self.recipe()?.layout()?.0.ranks();
+            return self.supervise(count, env::args_os().skip(1).collect(), &|_| Vec::new());
+        }
+        // The first rank speaks for all.
+        self.quiet |= !place.speaks();
+        self.train(begin, &place)
+    }
+
+    /// The settings of the run, as far as they are known before there are ranks.
+    ///
+    /// # Errors
+    /// Something in the request is wrong.
+    pub fn recipe(&self) -> Result<Recipe> {
+        let layered = match self.find_resumed()? {
             Some(resume) => resume.settings(|layered| self.lay(layered))?,
             None => self.settings()?,
         };
         let recipe = layered.recipe()?;
-        self.place.check()?;
-        let control = Control::until(recipe.train.max_time.and_then(|limit| begin.checked_add(limit)));
-        let mut job = Job::new(&recipe, control.clone())?;
-        if let Some(checkpoint) = resume.as_ref().and_then(|resume| resume.checkpoint.clone()) {
-            job.resume(checkpoint)?;
-        }
-        self.resolve(&mut layered, &recipe, &job)?;
-        let mut log = self.run_log(&recipe, &layered.to_toml(), &job, resume.as_ref())?;
-        let run_folder = log.as_ref().map(|log| log.folder().to_owned());
+        plan_of(&recipe).map(|_| recipe)
+    }
+
+    /// Starts the ranks of this request as processes with these arguments, each in its environment, and waits for them.
+    ///
+    /// # Errors
+    /// A rank failed.
+    pub fn supervise(
+        &self,
+        count: usize,
+        arguments: Vec<OsString>,
+        environment: &dyn Fn(usize) -> Vec<(String, OsString)>,
+    ) -> Result<u8> {
+        supervisor::supervise(&supervisor::Ranks { count, arguments, environment })
+    }
+
+    fn train(self, begin: Instant, place: &Place) -> Result<u8> {
+        let Prepared { layered, recipe, resume, mut job } = self.prepare(begin, place)?;
+        let mut log = None;
+        let run_folder = place.share("run folder", || {
+            log = self.run_log(&recipe, &layered.to_toml(), &job, resume.as_ref())?;
+            Ok(log.as_ref().map(|log| log.folder().to_owned()))
+        })?;
         job.saving = run_folder.as_deref().and_then(|folder| Saving::new(&recipe, folder));
         if !self.quiet {
             console::say(&layered.to_toml());
             announce(&job);
             console::say("");
         }
-        control.catch_signals()?;
+        job.assignment.control.catch_signals()?;
         let what = description(&recipe, &job.assignment.plan);
+        let ranks = place.ranks(job.assignment.plan.mesh, recipe.parallel.timeout)?;
         let mut progress = Progress::new(begin, !self.quiet && std::io::stderr().is_terminal());
-        let summary = run(job, &mut |event: &Event| {
+        let summary = run(job, ranks, &mut |event: &Event| {
             match event {
                 _ if !self.quiet => progress.event(event),
                 Event::NotSaved { step, problem } => console::say(&not_saved(*step, problem)),
@@ -109,8 +150,29 @@ impl Train {
         if let Some(bytes) = environment::most_memory().filter(|_| !self.quiet) {
             console::say(&format!("memory: {} at most", show_bytes(bytes)));
         }
-        console::results(&results::lines(&summary, &what))?;
+        if place.speaks() {
+            console::results(&results::lines(&summary, &what))?;
+        }
         Ok(self.end(&summary, run_folder.as_deref()))
+    }
+
+    /// Finds whatever is wrong with the request before anything is written.
+    fn prepare(&self, begin: Instant, place: &Place) -> Result<Prepared> {
+        let resume = self.share_resumed(place)?;
+        let mut layered = match &resume {
+            Some(resume) => resume.settings(|layered| self.lay(layered))?,
+            None => self.settings()?,
+        };
+        place.fit(&mut layered)?;
+        let recipe = layered.recipe()?;
+        let control = Control::until(recipe.train.max_time.and_then(|limit| begin.checked_add(limit)));
+        let mut job = Job::new(&recipe, control)?;
+        place.suit(&mut job, &recipe);
+        if let Some(checkpoint) = resume.as_ref().and_then(|resume| resume.checkpoint.clone()) {
+            job.resume(checkpoint)?;
+        }
+        self.resolve(&mut layered, &recipe, &job, place)?;
+        Ok(Prepared { layered, recipe, resume, job })
     }
 
     /// The settings of a new run.
@@ -129,6 +191,19 @@ impl Train {
         set(layered, "--learning-rate", "optimizer.learning_rate", self.learning_rate)?;
         set(layered, "--data-dir", "data.dir", self.data_dir.as_ref())?;
         self.what.assign(layered)
+    }
+
+    /// The run to go on with, which the first rank finds for all.
+    fn share_resumed(&self, place: &Place) -> Result<Option<Resume>> {
+        let mut found = None;
+        let path = place.share("resumed", || {
+            found = self.find_resumed()?;
+            Ok(found.as_ref().map(|resume| resume.path().to_owned()))
+        })?;
+        match (found, path) {
+            (None, Some(path)) => Resume::at(&path).map(Some),
+            (found, _) => Ok(found),
+        }
     }
 
     /// The run to go on with, if one was asked for and there is one.
@@ -164,7 +239,7 @@ impl Train {
 
 impl Train {
     /// Puts what was chosen automatically into the effective recipe, and says on what the run will be.
-    fn resolve(&self, layered: &mut Layered, recipe: &Recipe, job: &Job) -> Result<()> {
+    fn resolve(&self, layered: &mut Layered, recipe: &Recipe, job: &Job, place: &Place) -> Result<()> {
         let Assignment { plan, threads, .. } = &job.assignment;
         let devices = plan.mesh.ranks();
         set(layered, "resolved", "train.precision", Some(recipe.train.precision.resolved().name()))?;
@@ -178,7 +253,8 @@ impl Train {
                 (Precision::Auto, false) => "fp32, for this processor has no native bf16".to_owned(),
                 (asked, _) => asked.name().to_owned(),
             };
-            console::say(&format!("devices: {devices} on the CPU, {threads} thread(s) each; precision: {precision}"));
+            let on = if place.is_simulated() { "simulated GPUs, computing on the CPU" } else { "on the CPU" };
+            console::say(&format!("devices: {devices} {on}, {threads} thread(s) each; precision: {precision}"));
         }
         Ok(())
     }

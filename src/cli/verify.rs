@@ -47,7 +47,7 @@ impl Verify {
     /// # Errors
     /// The runs differ; names the first layer.
     pub fn run(self) -> Result<u8> {
-        self.place.check()?;
+        self.place.devices()?;
         let mut layered = self.what.recipe(&self.place)?;
         if self.place.is_open() && layered.recipe()?.layout()?.0.ranks() == 1 {
             // One device has nothing to compare: the split that AlexNet was made for.

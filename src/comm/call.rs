@@ -1,8 +1,9 @@
 //! What a collective call is, so that two ranks can find out that theirs are not the same.
 
+use super::request::Request;
 use std::fmt;
 use std::sync::Arc;
-use tch::{Kind, Tensor};
+use tch::Kind;
 
 /// Why a call is made: what it serves, and in which part of the step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub enum Stage {
     Update,
     /// Agreement on the outcome of a batch.
     Agree,
+    /// The gathering of what a checkpoint needs.
+    Save,
 }
 
 impl Call {
@@ -44,8 +47,12 @@ pub enum Operation {
     AllGather,
     /// See [`super::Collective::reduce_scatter`].
     ReduceScatter,
+    /// See [`super::Collective::all_to_all`].
+    AllToAll,
     /// See [`super::Collective::all_reduce`].
     AllReduce,
+    /// See [`super::Collective::broadcast`].
+    Broadcast,
     /// See [`super::Collective::send_receive`].
     SendReceive,
 }
@@ -66,13 +73,15 @@ pub struct Signature {
 }
 
 impl Signature {
-    /// The signature of a call with these tensors.
-    pub fn new(sequence: u64, operation: Operation, call: &Call, tensors: &[&Tensor]) -> Self {
+    /// The signature of a rank's `sequence`-th call of a group.
+    pub fn new(sequence: u64, call: &Call, request: &Request) -> Self {
+        let (operation, tensors) = (request.operation(), request.tensors());
         let shapes = match operation {
             Operation::SendReceive => Vec::new(),
-            _ => tensors.iter().map(|tensor| tensor.size()).collect(),
+            _ => tensors.iter().filter(|tensor| tensor.defined()).map(|tensor| tensor.size()).collect(),
         };
-        Self { sequence, operation, call: call.clone(), shapes, kind: tensors.first().map(|tensor| tensor.kind()) }
+        let kind = tensors.first().filter(|tensor| tensor.defined()).map(|tensor| tensor.kind());
+        Self { sequence, operation, call: call.clone(), shapes, kind }
     }
 
     /// Whether two ranks with these signatures meet in the same call.
@@ -98,6 +107,7 @@ impl fmt::Display for Stage {
             Self::Reduce => "reduce",
             Self::Update => "update",
             Self::Agree => "agree",
+            Self::Save => "save",
         })
     }
 }
@@ -107,7 +117,9 @@ impl fmt::Display for Operation {
         formatter.write_str(match self {
             Self::AllGather => "all-gather",
             Self::ReduceScatter => "reduce-scatter",
+            Self::AllToAll => "all-to-all",
             Self::AllReduce => "all-reduce",
+            Self::Broadcast => "broadcast",
             Self::SendReceive => "send-receive",
         })
     }

@@ -1,20 +1,18 @@
 //! The transport between threads of one process: tensors pass through shared memory. A call hands every other rank a
 //! reference to this rank's tensor and takes theirs; nothing is copied until a rank puts together what it needs.
 //!
-//! Every call, whatever its operation, sends one message to each other rank of the group and takes one from each. So
-//! ranks that make different calls still meet, compare, and fail; and a rank that ends drops its channels, which wakes
-//! all who wait for it.
+//! Every call, whatever its operation, sends one message to each other rank of the group as it starts, and takes one
+//! from each as it finishes. So ranks that make different calls still meet, compare, and fail; and a rank that ends drops
+//! its channels, which wakes all who wait for it.
 
 use super::call::{Operation, Signature};
-use super::{Call, Collective, Traffic};
+use super::request::{Arrived, Request, Ticket};
+use super::{Call, Collective, Form, Traffic};
 use crate::error::{Error, Result};
-use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded};
+use crossbeam::channel::{Receiver, Sender, TryRecvError, unbounded};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 use tch::Tensor;
-
-/// Messages that may wait between two ranks. A rank cannot begin its second next call before the other has begun the
-/// next one, so sending never blocks.
-const OUTSTANDING: usize = 2;
 
 struct Message {
     signature: Signature,
@@ -24,6 +22,8 @@ struct Message {
 struct Peer {
     sender: Sender<Message>,
     receiver: Receiver<Message>,
+    /// What came before it was wanted: calls may be finished in another order than they were started.
+    early: VecDeque<Message>,
 }
 
 /// One rank's end of a group of threads.
@@ -34,8 +34,20 @@ pub struct Local {
     /// By place in the group; `None` at the own place.
     peers: Vec<Option<Peer>>,
     sequence: u64,
+    /// Calls that were started and not finished, by their number.
+    started: BTreeMap<u64, Started>,
     traffic: Traffic,
     waited: Duration,
+}
+
+struct Started {
+    signature: Signature,
+    /// The tensor that this rank has for itself.
+    own: Option<Tensor>,
+    /// The rank whose tensor all get, in a broadcast.
+    root: Option<usize>,
+    /// The forms that are expected, where each rank's is another.
+    receives: Option<Vec<Option<Form>>>,
 }
 
 /// The ends of a group of these ranks, in their order.
@@ -47,16 +59,17 @@ pub fn group(members: &[usize]) -> Vec<Local> {
             members: members.to_vec(),
             peers: (0..size).map(|_| None).collect(),
             sequence: 0,
+            started: BTreeMap::new(),
             traffic: Traffic::default(),
             waited: Duration::ZERO,
         })
         .collect();
     for low in 0..size {
         for high in low + 1..size {
-            let (to_high, from_low) = bounded(OUTSTANDING);
-            let (to_low, from_high) = bounded(OUTSTANDING);
-            ends[low].peers[high] = Some(Peer { sender: to_high, receiver: from_high });
-            ends[high].peers[low] = Some(Peer { sender: to_low, receiver: from_low });
+            let (to_high, from_low) = unbounded();
+            let (to_low, from_high) = unbounded();
+            ends[low].peers[high] = Some(Peer { sender: to_high, receiver: from_high, early: VecDeque::new() });
+            ends[high].peers[low] = Some(Peer { sender: to_low, receiver: from_low, early: VecDeque::new() });
         }
     }
     ends
@@ -67,43 +80,54 @@ fn bytes(tensor: &Tensor) -> u64 {
 }
 
 impl Local {
-    /// Meets every other rank: gives `outgoing[r]` to rank `r`, and gives what each rank had for this one (the own
-    /// tensor at the own place).
-    fn meet(&mut self, signature: &Signature, outgoing: &[Option<Tensor>]) -> Result<Vec<Option<Tensor>>> {
+    /// Hands each other rank what it has for it. Nobody waits here: a rank that has gone is found out when this rank
+    /// takes what it left unsent.
+    fn send(&mut self, signature: &Signature, outgoing: impl Fn(usize) -> Option<Tensor>) {
         for (to, peer) in self.peers.iter().enumerate() {
             let Some(peer) = peer else { continue };
-            let tensor = outgoing[to].as_ref().map(Tensor::shallow_clone);
+            let tensor = outgoing(to);
             self.traffic.sent_bytes += tensor.as_ref().map_or(0, bytes);
-            let message = Message { signature: signature.clone(), tensor };
-            // A rank that has gone is found out below, by what it left unsent.
-            let _ = peer.sender.send(message);
+            let _ = peer.sender.send(Message { signature: signature.clone(), tensor });
         }
+    }
+
+    /// What each rank had for this one, the own tensor at the own place.
+    fn take(&mut self, signature: &Signature, own: Option<Tensor>) -> Result<Vec<Option<Tensor>>> {
+        let mut own = own;
         let mut incoming = Vec::with_capacity(self.peers.len());
-        for (from, own) in outgoing.iter().enumerate() {
+        for from in 0..self.peers.len() {
             incoming.push(match self.receive(from, signature)? {
                 Some(message) => self.checked(from, signature, message)?,
-                None => own.as_ref().map(Tensor::shallow_clone),
+                None => own.take(),
             });
         }
         Ok(incoming)
     }
 
-    /// The next message of a rank, or `None` at the own place. Time spent blocked counts as waiting.
+    /// What a rank has sent for a call, or `None` at the own place. Time spent blocked counts as waiting.
     fn receive(&mut self, from: usize, signature: &Signature) -> Result<Option<Message>> {
-        let Some(peer) = &self.peers[from] else { return Ok(None) };
-        let gone = || {
-            let (peer, own) = (self.members[from], self.members[self.rank]);
-            Error::PeerGone(format!("rank {own} waits in {signature}, but rank {peer} has ended"))
-        };
-        match peer.receiver.try_recv() {
-            Ok(message) => Ok(Some(message)),
-            Err(TryRecvError::Disconnected) => Err(gone()),
-            Err(TryRecvError::Empty) => {
-                let start = Instant::now();
-                let message = peer.receiver.recv().map_err(|_| gone())?;
-                self.waited += start.elapsed();
-                Ok(Some(message))
+        let (peer_rank, own) = (self.members[from], self.members[self.rank]);
+        let Some(peer) = &mut self.peers[from] else { return Ok(None) };
+        let wanted = |message: &Message| message.signature.sequence == signature.sequence;
+        if let Some(place) = peer.early.iter().position(wanted) {
+            return Ok(peer.early.remove(place));
+        }
+        let gone = || Error::PeerGone(format!("rank {own} waits in {signature}, but rank {peer_rank} has ended"));
+        loop {
+            let message = match peer.receiver.try_recv() {
+                Ok(message) => message,
+                Err(TryRecvError::Disconnected) => return Err(gone()),
+                Err(TryRecvError::Empty) => {
+                    let start = Instant::now();
+                    let message = peer.receiver.recv().map_err(|_| gone())?;
+                    self.waited += start.elapsed();
+                    message
+                }
+            };
+            if wanted(&message) {
+                return Ok(Some(message));
             }
+            peer.early.push_back(message);
         }
     }
 
@@ -119,16 +143,38 @@ impl Local {
         Ok(message.tensor)
     }
 
-    fn signature(&mut self, operation: Operation, call: &Call, tensors: &[&Tensor]) -> Signature {
-        self.sequence += 1;
-        Signature::new(self.sequence, operation, call, tensors)
+    /// Finds a tensor that came in another shape than this rank expects.
+    fn check_shapes(
+        &self,
+        signature: &Signature,
+        incoming: &[Option<Tensor>],
+        receives: &[Option<Form>],
+    ) -> Result<()> {
+        for (from, (tensor, expected)) in incoming.iter().zip(receives).enumerate() {
+            let found = tensor.as_ref().map(Tensor::size);
+            let expected = expected.as_ref().map(|form| form.shape.clone());
+            if from != self.rank && found != expected {
+                let (own, peer) = (self.members[self.rank], self.members[from]);
+                let say =
+                    |shape: &Option<Vec<i64>>| shape.as_ref().map_or("nothing".into(), |shape| format!("{shape:?}"));
+                return Err(Error::failed(format!(
+                    "{signature}: rank {own} expects {} from rank {peer}, which sent {}",
+                    say(&expected),
+                    say(&found)
+                )));
+            }
+        }
+        Ok(())
     }
+}
 
-    /// Like [`Local::meet`], where every rank has something for every other.
-    fn meet_all(&mut self, signature: &Signature, outgoing: &[Tensor]) -> Result<Vec<Tensor>> {
-        let outgoing: Vec<Option<Tensor>> = outgoing.iter().map(|tensor| Some(tensor.shallow_clone())).collect();
-        let incoming: Option<Vec<Tensor>> = self.meet(signature, &outgoing)?.into_iter().collect();
-        incoming.ok_or_else(|| Error::failed(format!("a rank came to {signature} without a tensor")))
+/// What a rank has for rank `to` in a call.
+fn outgoing(request: &Request, own_rank: usize, to: usize) -> Option<Tensor> {
+    match request {
+        Request::AllGather(own) | Request::AllReduce(own) => Some(own.shallow_clone()),
+        Request::ReduceScatter(parts) | Request::AllToAll(parts) => Some(parts[to].shallow_clone()),
+        Request::Broadcast(own, root) => (*root == own_rank).then(|| own.shallow_clone()),
+        Request::SendReceive { sends, .. } => sends[to].as_ref().map(Tensor::shallow_clone),
     }
 }
 
@@ -151,23 +197,38 @@ impl Collective for Local {
         self.members.len()
     }
 
-    fn all_gather(&mut self, call: &Call, own: &Tensor) -> Result<Vec<Tensor>> {
-        let signature = self.signature(Operation::AllGather, call, &[own]);
-        let outgoing: Vec<Tensor> = (0..self.size()).map(|_| own.shallow_clone()).collect();
-        self.meet_all(&signature, &outgoing)
+    fn start(&mut self, call: &Call, request: Request) -> Result<Ticket> {
+        self.sequence += 1;
+        let signature = Signature::new(self.sequence, call, &request);
+        request.check(&signature, self.size())?;
+        let rank = self.rank;
+        self.send(&signature, |to| outgoing(&request, rank, to));
+        let own = outgoing(&request, rank, rank);
+        let (root, receives) = match request {
+            Request::Broadcast(_, root) => (Some(root), None),
+            Request::SendReceive { receives, .. } => (None, Some(receives)),
+            _ => (None, None),
+        };
+        self.started.insert(self.sequence, Started { signature, own, root, receives });
+        Ok(Ticket(self.sequence))
     }
 
-    fn reduce_scatter(&mut self, call: &Call, parts: &[Tensor]) -> Result<Tensor> {
-        sum(&self.reduce_scatter_summands(call, parts)?)
-    }
-
-    fn reduce_scatter_summands(&mut self, call: &Call, parts: &[Tensor]) -> Result<Vec<Tensor>> {
-        let signature = self.signature(Operation::ReduceScatter, call, &parts.iter().collect::<Vec<_>>());
-        if parts.len() != self.size() {
-            let (found, size) = (parts.len(), self.size());
-            return Err(Error::failed(format!("{signature}: {found} parts for a group of {size} ranks")));
+    fn finish(&mut self, ticket: Ticket) -> Result<Arrived> {
+        let started = self.started.remove(&ticket.0);
+        let Started { signature, own, root, receives } = started.ok_or_else(|| ticket.unknown())?;
+        let mut incoming = self.take(&signature, own)?;
+        match (signature.operation, root) {
+            (Operation::ReduceScatter | Operation::AllReduce, _) => {
+                Ok(Arrived::single(sum(&Arrived::new(incoming).from_all()?)?))
+            }
+            (Operation::Broadcast, Some(root)) => Ok(Arrived::new(vec![incoming[root].take()])),
+            _ => {
+                if let Some(receives) = &receives {
+                    self.check_shapes(&signature, &incoming, receives)?;
+                }
+                Ok(Arrived::new(incoming))
+            }
         }
-        self.meet_all(&signature, parts)
     }
 
     fn common(&mut self, call: &Call, own: Tensor) -> Result<Tensor> {
@@ -176,40 +237,6 @@ impl Collective for Local {
         // Nothing has travelled: this is memory that the ranks have in common.
         self.traffic = before;
         first.ok_or_else(|| Error::failed("a buffer for an empty group"))
-    }
-
-    fn all_reduce(&mut self, call: &Call, own: &Tensor) -> Result<Tensor> {
-        let signature = self.signature(Operation::AllReduce, call, &[own]);
-        let outgoing: Vec<Tensor> = (0..self.size()).map(|_| own.shallow_clone()).collect();
-        sum(&self.meet_all(&signature, &outgoing)?)
-    }
-
-    fn send_receive(
-        &mut self,
-        call: &Call,
-        sends: &[Option<Tensor>],
-        receives: &[Option<Vec<i64>>],
-    ) -> Result<Vec<Option<Tensor>>> {
-        let tensors: Vec<&Tensor> = sends.iter().flatten().collect();
-        let signature = self.signature(Operation::SendReceive, call, &tensors);
-        if sends.len() != self.size() || receives.len() != self.size() {
-            return Err(Error::failed(format!("{signature}: sends and receives must be given for each rank")));
-        }
-        let incoming = self.meet(&signature, sends)?;
-        for (from, (tensor, expected)) in incoming.iter().zip(receives).enumerate() {
-            let found = tensor.as_ref().map(Tensor::size);
-            if from != self.rank && found != *expected {
-                let (own, peer) = (self.members[self.rank], self.members[from]);
-                let say =
-                    |shape: &Option<Vec<i64>>| shape.as_ref().map_or("nothing".into(), |shape| format!("{shape:?}"));
-                return Err(Error::failed(format!(
-                    "{signature}: rank {own} expects {} from rank {peer}, which sent {}",
-                    say(expected),
-                    say(&found)
-                )));
-            }
-        }
-        Ok(incoming)
     }
 
     fn take_traffic(&mut self) -> Traffic {

@@ -1,22 +1,33 @@
 //! How tensors travel between ranks. The engine knows only [`Collective`]; a transport implements it.
 //!
+//! * [`call`] what a call is, and why it is made
+//! * [`request`] what a rank puts into a call, and what it gets
 //! * [`local`] ranks are threads of one process; tensors pass through shared memory
+//! * [`nccl`] ranks are processes with a GPU each; tensors travel by NCCL
 
 pub mod call;
 pub mod local;
+pub mod nccl;
+pub mod request;
 
 pub use call::{Call, Operation, Stage};
+pub use request::{Arrived, Form, Request, Ticket};
 
 use crate::error::Result;
 use std::time::Duration;
 use tch::Tensor;
 
 /// A group of ranks that act together. Every rank of the group makes the same calls in the same order; ranks that make
-/// different calls of a group get an error each, and do not hang. Sums are taken in rank order, so that they are the same bits on
-/// every rank and in every run. A group of one is a group: nothing travels, and every call gives what was put in.
+/// different calls of a group get an error, and do not hang. A group of one is a group: nothing travels, and every call
+/// gives what was put in.
 ///
-/// Tensors that are given to a call may be read by other ranks after it returns: they must not be written to again
-/// until every rank of the group has made its next call with this one's result.
+/// A call is started and finished: between the two the rank may compute while tensors travel, and start or finish
+/// other calls. Tensors that are given to a call may be read by other ranks after
+/// it has finished: they must not be written to again until every rank of the group has made its next call with this
+/// one's result.
+///
+/// Sums are the same bits on every rank. On one machine's threads they are taken in rank order; NCCL chooses an order
+/// by its algorithm, which `NCCL_ALGO=Ring` makes the same in every run.
 pub trait Collective: Send {
     /// The place of this rank in the group.
     fn rank(&self) -> usize;
@@ -24,25 +35,17 @@ pub trait Collective: Send {
     /// The number of ranks in the group.
     fn size(&self) -> usize;
 
-    /// What every rank put in, in rank order; all of one shape.
+    /// Starts a call: what this rank puts in is on its way.
     ///
     /// # Errors
-    /// The ranks' calls are not alike, or a rank has gone.
-    fn all_gather(&mut self, call: &Call, own: &Tensor) -> Result<Vec<Tensor>>;
+    /// The tensors do not fit the operation, the ranks' calls are not alike, or a rank has gone.
+    fn start(&mut self, call: &Call, request: Request) -> Result<Ticket>;
 
-    /// `parts[r]` goes to rank `r`; gives the sum of what came to this rank. The shapes of `parts` are the same on
-    /// every rank.
+    /// Waits for a call that was started, and gives what came.
     ///
     /// # Errors
-    /// The ranks' calls are not alike, or a rank has gone.
-    fn reduce_scatter(&mut self, call: &Call, parts: &[Tensor]) -> Result<Tensor>;
-
-    /// Like [`Collective::reduce_scatter`], with the last sum left to the caller, whose next pass over memory may take
-    /// it along: gives tensors whose sum, in this order, is the result.
-    ///
-    /// # Errors
-    /// The ranks' calls are not alike, or a rank has gone.
-    fn reduce_scatter_summands(&mut self, call: &Call, parts: &[Tensor]) -> Result<Vec<Tensor>>;
+    /// The ranks' calls are not alike, something came of another shape than expected, or a rank has gone.
+    fn finish(&mut self, ticket: Ticket) -> Result<Arrived>;
 
     /// A buffer for what all ranks of the group hold alike, made from what each puts in, of one shape: the same memory
     /// on every rank where the transport has that, else the own tensor. Its values are not meant to be read before
@@ -52,29 +55,75 @@ pub trait Collective: Send {
     /// The ranks' calls are not alike, or a rank has gone.
     fn common(&mut self, call: &Call, own: Tensor) -> Result<Tensor>;
 
-    /// The sum of what every rank put in; all of one shape.
-    ///
-    /// # Errors
-    /// The ranks' calls are not alike, or a rank has gone.
-    fn all_reduce(&mut self, call: &Call, own: &Tensor) -> Result<Tensor>;
-
-    /// One group of sends and receives: `sends[r]` goes to rank `r`, and what rank `r` sends must have the shape
-    /// `receives[r]` (`None`: nothing is sent to, or expected from, that rank). Gives what came, by rank.
-    ///
-    /// # Errors
-    /// The ranks' calls are not alike, something came of another shape than expected, or a rank has gone.
-    fn send_receive(
-        &mut self,
-        call: &Call,
-        sends: &[Option<Tensor>],
-        receives: &[Option<Vec<i64>>],
-    ) -> Result<Vec<Option<Tensor>>>;
-
     /// What has travelled since the last time it was asked.
     fn take_traffic(&mut self) -> Traffic;
 
     /// How long this rank had nothing to do but wait for another to arrive, since the last time it was asked.
     fn take_waited(&mut self) -> Duration;
+
+    /// What every rank put in, in rank order; all of one shape.
+    ///
+    /// # Errors
+    /// As [`Collective::start`] and [`Collective::finish`].
+    fn all_gather(&mut self, call: &Call, own: &Tensor) -> Result<Vec<Tensor>> {
+        let ticket = self.start(call, Request::AllGather(own.shallow_clone()))?;
+        self.finish(ticket)?.from_all()
+    }
+
+    /// `parts[r]` goes to rank `r`; gives the sum of what came to this rank. The parts have one shape.
+    ///
+    /// # Errors
+    /// As [`Collective::start`] and [`Collective::finish`].
+    fn reduce_scatter(&mut self, call: &Call, parts: &[Tensor]) -> Result<Tensor> {
+        let ticket = self.start(call, Request::ReduceScatter(shallow(parts)))?;
+        self.finish(ticket)?.one()
+    }
+
+    /// `parts[r]` goes to rank `r`; gives what came to this rank, in rank order. The parts have one shape.
+    ///
+    /// # Errors
+    /// As [`Collective::start`] and [`Collective::finish`].
+    fn all_to_all(&mut self, call: &Call, parts: &[Tensor]) -> Result<Vec<Tensor>> {
+        let ticket = self.start(call, Request::AllToAll(shallow(parts)))?;
+        self.finish(ticket)?.from_all()
+    }
+
+    /// The sum of what every rank put in; all of one shape.
+    ///
+    /// # Errors
+    /// As [`Collective::start`] and [`Collective::finish`].
+    fn all_reduce(&mut self, call: &Call, own: &Tensor) -> Result<Tensor> {
+        let ticket = self.start(call, Request::AllReduce(own.shallow_clone()))?;
+        self.finish(ticket)?.one()
+    }
+
+    /// What rank `root` put in, on every rank; all of one shape.
+    ///
+    /// # Errors
+    /// As [`Collective::start`] and [`Collective::finish`].
+    fn broadcast(&mut self, call: &Call, own: &Tensor, root: usize) -> Result<Tensor> {
+        let ticket = self.start(call, Request::Broadcast(own.shallow_clone(), root))?;
+        self.finish(ticket)?.one()
+    }
+
+    /// One group of sends and receives: `sends[r]` goes to rank `r`, and what rank `r` sends must have the form
+    /// `receives[r]` (`None`: nothing is sent to, or expected from, that rank). Gives what came, by rank.
+    ///
+    /// # Errors
+    /// As [`Collective::start`] and [`Collective::finish`].
+    fn send_receive(
+        &mut self,
+        call: &Call,
+        sends: Vec<Option<Tensor>>,
+        receives: Vec<Option<Form>>,
+    ) -> Result<Vec<Option<Tensor>>> {
+        let ticket = self.start(call, Request::SendReceive { sends, receives })?;
+        Ok(self.finish(ticket)?.by_rank())
+    }
+}
+
+fn shallow(tensors: &[Tensor]) -> Vec<Tensor> {
+    tensors.iter().map(Tensor::shallow_clone).collect()
 }
 
 /// The groups that a rank belongs to.

@@ -39,6 +39,8 @@ pub struct LoaderOptions {
     pub data_ranks: usize,
     /// Model ranks of each data rank: they get the same batch.
     pub replicas: usize,
+    /// The one rank that is served, where the others are served by loaders of their own; `None`: all are.
+    pub only: Option<usize>,
     /// The dropout layers that need a mask in each step.
     pub masks: Vec<MaskSpec>,
     /// Random changes to the images.
@@ -59,6 +61,7 @@ impl Default for LoaderOptions {
             first_step: 0,
             data_ranks: 1,
             replicas: 1,
+            only: None,
             masks: Vec::new(),
             augmentation: Augmentation::default(),
             skip_batches: 0,
@@ -70,7 +73,7 @@ impl Default for LoaderOptions {
 /// What a rank receives: its share of the next batch, or why there is none.
 pub type Delivery = Result<Arc<Batch>>;
 
-/// Starts the loader's thread for one epoch of `source`. Returns a channel for each rank, at
+/// Starts the loader's thread for one epoch of `source`. Returns a channel for each rank that is served, ranks being
 /// data rank * `replicas` + model rank. Each rank gets one batch a step, an empty one where it has no share. A channel
 /// that closes says that the epoch is over; the thread ends early, without a word, once every channel is dropped.
 ///
@@ -82,7 +85,16 @@ pub fn start(source: Arc<dyn Source>, options: LoaderOptions) -> Result<Vec<Rece
     // Bounded channels, served in rank order, are enough: ranks may drift apart by `prefetch` batches, then the loader
     // waits for the slowest. Nobody waits in a circle: while the loader waits to hand batch k to a rank, every rank has
     // been handed all batches before k, so that rank and whoever it exchanges with can finish all steps before k.
-    let (senders, receivers) = (0..options.data_ranks * options.replicas).map(|_| bounded(options.prefetch)).unzip();
+    let served = match options.only {
+        Some(rank) => rank..rank + 1,
+        None => 0..options.data_ranks * options.replicas,
+    };
+    let (senders, receivers) = served
+        .map(|rank| {
+            let (sender, receiver) = bounded(options.prefetch);
+            ((rank, sender), receiver)
+        })
+        .unzip();
     let outlets = Outlets(senders);
     let work = move || {
         let epoch = || Epoch::new(source.as_ref(), &options, examples).deliver(&outlets);
@@ -127,14 +139,14 @@ fn panicked(panic: &(dyn Any + Send)) -> Error {
     Error::failed(format!("the data loader panicked: {}", text.unwrap_or("it left no message")))
 }
 
-/// The sending ends, in the order of the ranks.
-struct Outlets(Vec<Sender<Delivery>>);
+/// The ranks that are served, and the sending end of each one's channel.
+struct Outlets(Vec<(usize, Sender<Delivery>)>);
 
 impl Outlets {
     /// Sends `delivery(rank)` to each rank, waiting where its channel is full. Returns whether any rank still listens;
     /// one that does not is passed over, since others may have to finish a step without it.
     fn send(&self, delivery: impl Fn(usize) -> Delivery) -> bool {
-        self.0.iter().enumerate().filter(|(rank, sender)| sender.send(delivery(*rank)).is_ok()).count() > 0
+        self.0.iter().filter(|(rank, sender)| sender.send(delivery(*rank)).is_ok()).count() > 0
     }
 }
 
@@ -165,10 +177,12 @@ impl<'a> Epoch<'a> {
         let batches = self.indices.chunks(self.options.batch_size).skip(skipped);
         for (step, batch) in (self.options.first_step..).zip(batches) {
             // All shares before the first is sent: no rank begins a step that another one cannot join.
-            let shares = (0..self.options.data_ranks)
+            let first = outlets.0.first().map_or(0, |(rank, _)| rank / self.options.replicas);
+            let last = outlets.0.last().map_or(0, |(rank, _)| rank / self.options.replicas);
+            let shares = (first..=last)
                 .map(|rank| self.batch(step, batch, share(batch.len(), self.options.data_ranks, rank)).map(Arc::new))
                 .collect::<Result<Vec<_>>>()?;
-            if !outlets.send(|rank| Ok(Arc::clone(&shares[rank / self.options.replicas]))) {
+            if !outlets.send(|rank| Ok(Arc::clone(&shares[rank / self.options.replicas - first]))) {
                 break;
             }
         }

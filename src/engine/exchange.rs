@@ -1,7 +1,7 @@
 //! Carries out the plan's exchanges on a collective: forward, from what a rank holds to what it reads; backward, from
 //! the gradient of what it read to the gradient of what it holds.
 
-use crate::comm::{Call, Collective};
+use crate::comm::{Call, Collective, Form};
 use crate::error::{Error, Result};
 use crate::layers::{place, select};
 use crate::model::Channels;
@@ -74,19 +74,19 @@ fn travel(
 ) -> Result<Vec<(Channels, Tensor)>> {
     let rank = comm.rank();
     let mut sends: Vec<Option<Tensor>> = (0..comm.size()).map(|_| None).collect();
-    let mut receives: Vec<Option<Vec<i64>>> = vec![None; comm.size()];
+    let mut receives: Vec<Option<Form>> = vec![None; comm.size()];
     let mut expected = Vec::new();
     for Transfer { from, to, channels } in transfers {
         if from == rank {
             sends[to] = Some(select(tensor, &positions(held, &channels)?)?);
         } else if to == rank {
-            let mut shape = tensor.size();
-            shape[1] = channels.len() as i64;
-            receives[from] = Some(shape);
+            let mut form = Form::of(tensor);
+            form.shape[1] = channels.len() as i64;
+            receives[from] = Some(form);
             expected.push((from, channels));
         }
     }
-    let mut incoming = comm.send_receive(call, &sends, &receives)?;
+    let mut incoming = comm.send_receive(call, sends, receives)?;
     expected
         .into_iter()
         .map(|(from, channels)| match incoming[from].take() {

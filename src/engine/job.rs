@@ -66,6 +66,7 @@ impl Job {
             total_steps,
             steps_per_epoch,
             control,
+            on_step: None,
             begin: None,
         };
         Ok(Self {

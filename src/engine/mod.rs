@@ -3,6 +3,7 @@
 //!
 //! * [`rank`] a rank and its training step: start here
 //! * [`exchange`] the plan's exchanges on a collective
+//! * [`agreement`] what the ranks tell each other after every batch
 //! * [`gradients`] gradients of activations on their way back
 //! * [`layout`] where each parameter lies in a rank's flat buffers
 //! * [`parameters`] the flat buffers of weights and gradients
@@ -16,6 +17,7 @@
 //! * [`saving`] when a checkpoint is due, and how shards become whole parameters
 //! * [`job`] from a recipe to all that a run needs: whatever can fail before the first step fails there
 
+pub mod agreement;
 pub mod exchange;
 pub mod gradients;
 pub mod input;

@@ -46,6 +46,16 @@ impl Phase {
 pub struct Phases([Duration; Phase::ALL.len()]);
 
 impl Phases {
+    /// The seconds spent in each phase, in the order of [`Phase::ALL`].
+    pub fn seconds(&self) -> [f64; Phase::ALL.len()] {
+        self.0.map(|time| time.as_secs_f64())
+    }
+
+    /// Phases of so many seconds each.
+    pub fn from_seconds(seconds: [f64; Phase::ALL.len()]) -> Self {
+        Self(seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()))
+    }
+
     /// The time spent in a phase.
     pub fn get(&self, phase: Phase) -> Duration {
         self.0[phase as usize]

@@ -1,15 +1,17 @@
 //! A rank and its training step.
 
+use super::agreement::{Agreed, Word, agree};
 use super::exchange;
 use super::gradients::Gradients;
 use super::input::DeviceBatch;
+use super::layout::Layout;
 use super::parameters::Store;
 use super::phases::{Phase, Phases, Stopwatch};
 use super::profile::Profile;
 use super::recording::{Quantity, Recording};
 use super::table;
 use crate::checkpoint::Checkpoint;
-use crate::comm::{Call, Groups, Stage, Traffic};
+use crate::comm::{Call, Form, Groups, Stage, Traffic};
 use crate::error::{Error, Result};
 use crate::layers::{Context, Layer, Loss, Outcome};
 use crate::model::{ActivationId, LayerId};
@@ -48,15 +50,6 @@ pub struct Rank {
     released: Vec<Released>,
     recording: Option<Recording>,
     profile: Profile,
-}
-
-/// What the ranks of a group agree on after a batch.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Agreed {
-    /// The outcome over all ranks, each example once.
-    pub outcome: Outcome,
-    /// Whether any rank wishes to stop.
-    pub stop: bool,
 }
 
 /// What a rank alone keeps between steps: its shard of what lies like the weights, in full precision.
@@ -153,21 +146,17 @@ impl Rank {
         if batch.examples() > 0 { self.forward(batch, false) } else { Ok(Outcome::default()) }
     }
 
-    /// Sums outcomes over all ranks, counting each example once, and lets every rank know whether one wishes to stop.
+    /// Tells all ranks what this one has to say after a batch, and gives what follows from the words of all.
     ///
     /// # Errors
     /// What the collective reports.
-    pub fn agree(&mut self, outcome: Outcome, stop: bool) -> Result<Agreed> {
-        // The ranks of a model group saw the same examples: the first speaks for them.
-        let counts = if self.groups.model.rank() == 0 { outcome } else { Outcome::default() };
-        let own = [counts.loss_sum, counts.correct as f64, counts.examples as f64, f64::from(u8::from(stop))];
+    pub fn agree(&mut self, own: Word) -> Result<Agreed> {
         let call = Call::new("the outcome", Stage::Agree);
         let before = self.watch.enter(Phase::Reduce);
-        let sums = self.groups.world.all_reduce(&call, &Tensor::from_slice(&own))?;
+        let words = self.groups.world.all_gather(&call, &Tensor::from_slice(&own.numbers()))?;
         self.leave_collective(before);
-        let sums = Vec::<f64>::try_from(&sums)?;
-        let outcome = Outcome { loss_sum: sums[0], correct: sums[1] as u64, examples: sums[2] as u64 };
-        Ok(Agreed { outcome, stop: sums[3] > 0.0 })
+        let words = words.iter().map(Vec::<f64>::try_from).collect::<Result<Vec<_>, _>>()?;
+        agree(&words, self.plan.mesh.model)
     }
 
     fn forward(&mut self, batch: &DeviceBatch, training: bool) -> Result<Outcome> {
@@ -264,7 +253,8 @@ impl Rank {
         let parts = Store::shards(&self.store.gradients, self.groups.data.size())?;
         self.watch.enter(Phase::Reduce);
         let call = Call::new("all gradients", Stage::Reduce);
-        let gradients = self.groups.data.reduce_scatter_summands(&call, &parts)?;
+        // The update adds the ranks' gradients up on its own way through memory, in fp32 and in rank order.
+        let gradients = self.groups.data.all_to_all(&call, &parts)?;
         self.leave_collective(Phase::Optimizer);
         self.optimizer.step(&self.store.masters, self.store.shadow()?.as_ref(), &gradients, learning_rate)?;
         self.gather_weights(Stage::Update)?;
@@ -307,10 +297,11 @@ impl Rank {
 }
 
 impl Rank {
-    /// The time spent since the last call of this, by phase, and what travelled.
+    /// The time spent since the last call of this, by phase, and what travelled: activations, gradients and weights, not
+    /// the few words in which the ranks agree.
     pub fn lap(&mut self) -> (Phases, Traffic) {
         let mut traffic = Traffic::default();
-        for group in [&mut self.groups.world, &mut self.groups.model, &mut self.groups.data] {
+        for group in [&mut self.groups.model, &mut self.groups.data] {
             let part = group.take_traffic();
             traffic.sent_bytes += part.sent_bytes;
             traffic.received_bytes += part.received_bytes;
@@ -328,10 +319,35 @@ impl Rank {
         Ok(Tensor::f_cat(&shards, 0)?)
     }
 
-    /// What this rank alone keeps between steps, as it is now: the memory that the next step writes to.
-    pub fn shard(&self) -> Shard {
-        let velocity = self.optimizer.velocity().map(Tensor::shallow_clone);
-        Shard { masters: self.store.masters.shallow_clone(), velocity }
+    /// What each rank alone keeps between steps, brought to the first rank, in rank order; `None` on the others. Where
+    /// the ranks have memory in common it is that which the next step writes to.
+    ///
+    /// # Errors
+    /// What the collective reports.
+    pub fn shards(&mut self) -> Result<Option<Vec<Shard>>> {
+        let masters = self.store.masters.shallow_clone();
+        let masters = self.bring_to_first("the weights", masters)?;
+        let velocities = match self.optimizer.velocity().map(Tensor::shallow_clone) {
+            Some(velocity) => self.bring_to_first("the velocities", velocity)?.into_iter().map(Some).collect(),
+            None => masters.iter().map(|_| None).collect::<Vec<_>>(),
+        };
+        let shards = masters.into_iter().zip(velocities).map(|(masters, velocity)| Shard { masters, velocity });
+        Ok((self.rank == 0).then(|| shards.collect()))
+    }
+
+    /// The shards of all ranks, on the first rank; none on the others.
+    fn bring_to_first(&mut self, what: &str, own: Tensor) -> Result<Vec<Tensor>> {
+        let plan = Arc::clone(&self.plan);
+        let world = &mut self.groups.world;
+        let form = |rank| {
+            let length = Layout::new(&plan, plan.mesh.model_rank(rank)).shard(plan.mesh.data_rank(rank)).len();
+            Form { shape: vec![length as i64], ..Form::of(&own) }
+        };
+        let receives = (0..world.size()).map(|rank| (self.rank == 0).then(|| form(rank))).collect();
+        let mut sends: Vec<Option<Tensor>> = (0..world.size()).map(|_| None).collect();
+        sends[0] = Some(own);
+        let arrived = world.send_receive(&Call::new(what, Stage::Save), sends, receives)?;
+        Ok(arrived.into_iter().flatten().collect())
     }
 
     /// The parameters, as they are now.

@@ -1,13 +1,15 @@
 //! The loop: epochs of training, an evaluation after each, until the last step or an early end. It gives orders to the
 //! ranks, puts their reports together, and says what happened as events.
 
+use super::agreement::Agreed;
 use super::rank::Shard;
 use super::saving::Saving;
-use super::worker::{Assignment, Batches, Order, Report, work};
+use super::worker::{Assignment, Batches, Order, Report, Seat, work};
 use crate::checkpoint::Position;
+use crate::comm::Groups;
 use crate::data::{Augmentation, LoaderOptions, MaskSpec, Order as DataOrder, Source, start};
 use crate::error::{Error, Result};
-use crate::events::{Epoch, Event, RankStep, Saved, Started, Step, StopReason, Summary};
+use crate::events::{Epoch, Event, Saved, Started, Step, StopReason, Summary};
 use crate::launch::threads::{self, Crew};
 use crate::layers::Outcome;
 use crate::model::Kind;
@@ -51,35 +53,50 @@ pub fn masks(plan: &Plan) -> Vec<MaskSpec> {
         .collect()
 }
 
-/// Runs a job on CPU devices, one thread each, and tells `listen` what happens.
+/// The ranks of a run that are in this process.
+pub enum Ranks {
+    /// All of them, one thread each.
+    All,
+    /// One of them; the others are processes of their own, which do the same.
+    One(usize, Groups),
+}
+
+/// Runs the ranks of a job that are in this process, and tells `listen` what happens.
 ///
 /// # Errors
 /// The error of the rank that ended the run.
-pub fn run(job: Job, listen: &mut dyn FnMut(&Event)) -> Result<Summary> {
+pub fn run(job: Job, ranks: Ranks, listen: &mut dyn FnMut(&Event)) -> Result<Summary> {
     let assignment = job.assignment.clone();
-    let (orders, seats): (Vec<_>, Vec<_>) = threads::groups(assignment.plan.mesh)
-        .into_iter()
-        .map(|groups| {
-            let (sender, receiver) = unbounded();
-            (sender, (groups, receiver))
-        })
-        .unzip();
-    let crew = threads::start(seats, move |rank, (groups, orders), reporter| {
-        work(&assignment, rank, groups, &orders, reporter)
-    })?;
+    let (only, groups) = match ranks {
+        Ranks::All => (None, threads::groups(assignment.plan.mesh).into_iter().enumerate().collect()),
+        Ranks::One(rank, groups) => (Some(rank), vec![(rank, groups)]),
+    };
+    let (mut senders, mut seats) = (Vec::new(), Vec::new());
+    for (rank, groups) in groups {
+        let (sender, orders) = unbounded();
+        seats.push((rank, Seat { groups, orders, speaks: senders.is_empty() }));
+        senders.push(sender);
+    }
+    let orders = senders;
+    let crew = threads::start_some(seats, move |rank, seat, reporter| work(&assignment, rank, seat, reporter))?;
     let position = job.assignment.begin.as_ref().map(|checkpoint| checkpoint.state.position);
     let saved = position.map(|position| position.step);
     let position = position.unwrap_or_default();
     let time_before = position.whole_time;
-    Session { job, crew, orders, listen, position, saved, begin: Instant::now(), time_before }.run()
+    let begin = Instant::now();
+    Session { job, only, crew, orders, listen, position, tried: saved, saved, begin, time_before }.run()
 }
 
 struct Session<'l> {
     job: Job,
+    /// The one rank that is in this process; `None`: all are.
+    only: Option<usize>,
     crew: Crew<Report>,
     orders: Vec<Sender<Order>>,
     listen: &'l mut dyn FnMut(&Event),
     position: Position,
+    /// The step of which a checkpoint was written last, or could not be: the same on every rank.
+    tried: Option<u64>,
     /// The step of the newest checkpoint.
     saved: Option<u64>,
     begin: Instant,
@@ -91,12 +108,7 @@ impl Session<'_> {
     fn run(mut self) -> Result<Summary> {
         self.say(Event::Started(self.length()));
         let (last, stopped) = loop {
-            let done = self.epoch()?;
-            let stopped = match done.test {
-                // A signal ended the evaluation of a whole epoch.
-                None => self.job.assignment.control.wish(),
-                Some(_) => done.cut_short,
-            };
+            let (done, stopped) = self.epoch()?;
             if stopped.is_some() || self.position.epoch >= self.job.epochs {
                 break (done, stopped);
             }
@@ -142,7 +154,8 @@ impl Session<'_> {
 
     /// What is left of the epoch at hand: its training, a checkpoint, its evaluation. In this order: of a run that ends
     /// while it evaluates nothing is lost, for the evaluation can be done again.
-    fn epoch(&mut self) -> Result<Epoch> {
+    /// With the epoch it gives why the run ends now, if it does.
+    fn epoch(&mut self) -> Result<(Epoch, Option<StopReason>)> {
         let cut_short = self.train()?;
         let epoch = self.position.epoch;
         let ends = cut_short.is_some() || epoch == self.job.epochs;
@@ -151,15 +164,16 @@ impl Session<'_> {
         }
         let begin = Instant::now();
         // Who sends a signal wants the end, not another evaluation.
-        let test = match cut_short {
-            Some(StopReason::Signal(_)) => None,
-            _ => self.evaluate()?,
+        let (test, stopped) = match cut_short {
+            Some(StopReason::Signal(_)) => (None, cut_short),
+            // A signal may end the evaluation of a whole epoch.
+            _ => self.evaluate().map(|(test, stopped)| (test, stopped.or(cut_short)))?,
         };
         let Position { epoch_outcome: train, epoch_train_time: train_time, epoch_loader_wait: loader_wait, .. } =
             self.position;
         let epoch = Epoch { epoch, train, test, train_time, loader_wait, test_time: begin.elapsed(), cut_short };
         self.say(Event::Epoch(epoch));
-        Ok(epoch)
+        Ok((epoch, stopped))
     }
 
     /// Trains to the end of the epoch, with a checkpoint where one is due on the way. Says why if the end is early.
@@ -182,8 +196,9 @@ impl Session<'_> {
             let ahead = self.job.saving.as_ref().map_or(u64::MAX, |saving| saving.steps_ahead(&self.position));
             let limit = of_run.min(of_epoch).min(ahead);
             self.order(streams.iter().map(|batches| Order::Train { batches: batches.clone(), limit }))?;
-            if self.steps()? {
-                return Ok(self.job.assignment.control.wish());
+            let stopped = self.steps()?;
+            if stopped.is_some() {
+                return Ok(stopped);
             }
             if limit == ahead && limit < of_epoch {
                 self.save()?;
@@ -203,30 +218,23 @@ impl Session<'_> {
         start(Arc::clone(&self.job.train), options)
     }
 
-    /// Follows the ranks through an order to train; says whether they left it early.
-    fn steps(&mut self) -> Result<bool> {
-        let mut ranks: Vec<Option<RankStep>> = vec![None; self.orders.len()];
-        let (mut ended, mut stopped) = (0, false);
+    /// Follows the ranks through an order to train; says why they left it early, if they did.
+    fn steps(&mut self) -> Result<Option<StopReason>> {
+        let (mut ended, mut stopped) = (0, None);
         while ended < self.orders.len() {
             match self.report()? {
-                Report::Step { rank, outcome, learning_rate, own } => {
-                    ranks[rank] = Some(own);
-                    if ranks.iter().all(Option::is_some) {
-                        let own = ranks.iter_mut().filter_map(Option::take).collect();
-                        self.step(outcome, learning_rate, own);
-                    }
-                }
+                Report::Step { agreed, learning_rate } => self.step(agreed, learning_rate),
                 Report::Done { stopped: early } => {
                     ended += 1;
-                    stopped |= early;
+                    stopped = stopped.or(early);
                 }
-                Report::Evaluated { .. } | Report::Shard { .. } => {}
+                Report::Evaluated(_) | Report::Shards(_) => {}
             }
         }
         Ok(stopped)
     }
 
-    fn step(&mut self, outcome: Outcome, learning_rate: f64, ranks: Vec<RankStep>) {
+    fn step(&mut self, Agreed { outcome, ranks, .. }: Agreed, learning_rate: f64) {
         // The ranks go in step, so one rank's clock tells the time of all. The slowest rank's time of each step would
         // count a delay twice: as its own, and as the others' waiting in the next step.
         let (time, loader_wait) = ranks.first().map(|own| (own.phases.total(), own.loader_wait)).unwrap_or_default();
@@ -243,14 +251,19 @@ impl Session<'_> {
         self.say(Event::Step(Step { step, epoch, outcome, epoch_outcome, learning_rate, time, ranks }));
     }
 
-    /// Writes a checkpoint, unless there is one of this step. One that cannot be written does not end the run.
+    /// Writes a checkpoint, unless that was tried after this step. One that cannot be written does not end the run. Only
+    /// the process of the first rank writes.
     fn save(&mut self) -> Result<()> {
         let step = self.position.step;
-        if self.job.saving.is_none() || self.saved == Some(step) {
+        if self.job.saving.is_none() || self.tried == Some(step) {
             return Ok(());
         }
+        self.tried = Some(step);
         let begin = Instant::now();
-        let shards = self.shards()?;
+        let Some(shards) = self.shards()? else {
+            self.saved = Some(step);
+            return Ok(());
+        };
         self.position.whole_time = self.whole_time();
         let Some(saving) = &self.job.saving else { return Ok(()) };
         match saving.write(&self.job.assignment.plan, self.position, &shards) {
@@ -263,41 +276,40 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// What each rank holds, in rank order. The ranks leave it as it is until they get another order.
-    fn shards(&mut self) -> Result<Vec<Shard>> {
+    /// What each rank holds, in rank order, if the first rank is in this process.
+    fn shards(&mut self) -> Result<Option<Vec<Shard>>> {
         self.order(self.orders.iter().map(|_| Order::Save))?;
-        let mut shards: Vec<Option<Shard>> = self.orders.iter().map(|_| None).collect();
-        let mut ended = 0;
+        let (mut ended, mut found) = (0, None);
         while ended < self.orders.len() {
             match self.report()? {
-                Report::Shard { rank, shard } => shards[rank] = Some(shard),
+                Report::Shards(shards) => found = Some(shards),
                 Report::Done { .. } => ended += 1,
-                Report::Step { .. } | Report::Evaluated { .. } => {}
+                Report::Step { .. } | Report::Evaluated(_) => {}
             }
         }
-        Ok(shards.into_iter().flatten().collect())
+        Ok(found)
     }
 
-    /// The outcome over the test set; `None` if a signal came.
-    fn evaluate(&mut self) -> Result<Option<Outcome>> {
+    /// The outcome over the test set; `None`, with the reason, if a signal came.
+    fn evaluate(&mut self) -> Result<(Option<Outcome>, Option<StopReason>)> {
         let streams = start(Arc::clone(&self.job.test), self.loader_options())?;
         self.order(streams.into_iter().map(Order::Evaluate))?;
         let of = self.job.test.len() as u64;
-        let (mut ended, mut total, mut stopped) = (0, Outcome::default(), false);
+        let (mut ended, mut total, mut stopped) = (0, Outcome::default(), None);
         while ended < self.orders.len() {
             match self.report()? {
-                Report::Evaluated { rank: 0, outcome } => {
+                Report::Evaluated(outcome) => {
                     total = outcome;
                     self.say(Event::Evaluating { done: outcome.examples, of });
                 }
                 Report::Done { stopped: early } => {
                     ended += 1;
-                    stopped |= early;
+                    stopped = stopped.or(early);
                 }
-                Report::Evaluated { .. } | Report::Step { .. } | Report::Shard { .. } => {}
+                Report::Step { .. } | Report::Shards(_) => {}
             }
         }
-        Ok((!stopped).then_some(total))
+        Ok((stopped.is_none().then_some(total), stopped))
     }
 
     fn loader_options(&self) -> LoaderOptions {
@@ -309,6 +321,7 @@ impl Session<'_> {
             first_step: self.position.step,
             data_ranks: plan.mesh.data,
             replicas: plan.mesh.model,
+            only: self.only,
             ..LoaderOptions::default()
         }
     }

@@ -1,5 +1,6 @@
 //! What a rank does from the start of a run to its end: it carries out the orders of the loop, step by step.
 
+use super::agreement::{Agreed, Word};
 use super::input::DeviceBatch;
 use super::rank::{Rank, Settings, Shard};
 use crate::checkpoint::Checkpoint;
@@ -37,35 +38,21 @@ pub enum Order {
 
 /// What a rank tells the loop.
 pub enum Report {
-    /// A step has been done.
+    /// A step has been done, on all ranks.
     Step {
-        /// Who did it.
-        rank: usize,
         /// What all ranks agreed on.
-        outcome: Outcome,
+        agreed: Agreed,
         /// The learning rate that was used.
         learning_rate: f64,
-        /// The rank's own part.
-        own: RankStep,
     },
-    /// A batch has been evaluated: the outcome over all ranks so far.
-    Evaluated {
-        /// Who did it.
-        rank: usize,
-        /// What all ranks agreed on, summed over the batches so far.
-        outcome: Outcome,
-    },
-    /// What a checkpoint needs of a rank, in the memory in which the rank keeps it.
-    Shard {
-        /// Whose it is.
-        rank: usize,
-        /// Its shard of weights and velocities.
-        shard: Shard,
-    },
+    /// A batch has been evaluated: the outcome over all ranks, summed over the batches so far.
+    Evaluated(Outcome),
+    /// What a checkpoint needs of each rank, in rank order. The ranks leave it as it is until their next order.
+    Shards(Vec<Shard>),
     /// The order is done.
     Done {
-        /// Whether it ended early because a rank wished so.
-        stopped: bool,
+        /// Why it ended early, if a rank wished so.
+        stopped: Option<StopReason>,
     },
 }
 
@@ -90,21 +77,28 @@ pub struct Assignment {
     pub threads: usize,
     /// What ends the run early.
     pub control: Control,
+    /// What is told the number of each step, from 1, as the rank begins it.
+    pub on_step: Option<extern "C" fn(u64)>,
     /// Where the run begins; `None`: at its first step.
     pub begin: Option<Arc<Checkpoint>>,
+}
+
+/// Where a rank works.
+pub struct Seat {
+    /// Its place in the groups.
+    pub groups: Groups,
+    /// What it is asked to do.
+    pub orders: Receiver<Order>,
+    /// Whether it reports what all ranks of this process know alike.
+    pub speaks: bool,
 }
 
 /// Runs a rank until there are no more orders.
 ///
 /// # Errors
 /// What a layer, a collective or the loader reports.
-pub fn work(
-    assignment: &Assignment,
-    number: usize,
-    groups: Groups,
-    orders: &Receiver<Order>,
-    reporter: &Reporter<Report>,
-) -> Result<()> {
+pub fn work(assignment: &Assignment, number: usize, seat: Seat, reporter: &Reporter<Report>) -> Result<()> {
+    let Seat { groups, orders, speaks } = seat;
     let _no_autograd = tch::no_grad_guard();
     torch::set_threads(assignment.threads);
     let (plan, settings) = (Arc::clone(&assignment.plan), assignment.settings);
@@ -112,14 +106,15 @@ pub fn work(
         None => (Rank::new(plan, number, groups, settings)?, 0),
         Some(begin) => (Rank::resumed(plan, number, groups, settings, begin)?, begin.state.position.step),
     };
-    let mut worker = Worker { assignment, number, rank, reporter, steps };
+    let mut worker = Worker { assignment, rank, reporter, speaks, steps };
     for order in orders {
         let stopped = match order {
             Order::Train { batches, limit } => worker.train(&batches, limit)?,
             Order::Evaluate(batches) => worker.evaluate(&batches)?,
             Order::Save => {
-                reporter.report(Report::Shard { rank: number, shard: worker.rank.shard() })?;
-                false
+                let shards = worker.rank.shards()?;
+                shards.map_or(Ok(()), |shards| reporter.report(Report::Shards(shards)))?;
+                None
             }
         };
         reporter.report(Report::Done { stopped })?;
@@ -129,14 +124,14 @@ pub fn work(
 
 struct Worker<'a> {
     assignment: &'a Assignment,
-    number: usize,
     rank: Rank,
     reporter: &'a Reporter<Report>,
+    speaks: bool,
     steps: u64,
 }
 
 impl Worker<'_> {
-    fn train(&mut self, batches: &Batches, limit: u64) -> Result<bool> {
+    fn train(&mut self, batches: &Batches, limit: u64) -> Result<Option<StopReason>> {
         // What passed before, such as an evaluation, is not part of the first step.
         self.rank.lap();
         for _ in 0..limit {
@@ -144,35 +139,44 @@ impl Worker<'_> {
             let Ok(batch) = batches.recv() else { break };
             let loader_wait = asked.elapsed();
             let batch = self.on_device(batch?.as_ref())?;
+            if let Some(on_step) = self.assignment.on_step {
+                on_step(self.steps + 1);
+            }
             let learning_rate = self.learning_rate();
             let outcome = self.rank.train(&batch, learning_rate)?;
             self.steps += 1;
-            let agreed = self.rank.agree(outcome, self.assignment.control.wish().is_some())?;
             let (phases, traffic) = self.rank.lap();
             let own = RankStep { examples: batch.examples() as u64, phases, loader_wait, traffic };
-            self.reporter.report(Report::Step { rank: self.number, outcome: agreed.outcome, learning_rate, own })?;
-            if agreed.stop {
-                return Ok(true);
+            let agreed = self.rank.agree(Word { outcome, wish: self.assignment.control.wish(), own })?;
+            let stop = agreed.stop;
+            self.say(Report::Step { agreed, learning_rate })?;
+            if stop.is_some() {
+                return Ok(stop);
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
-    fn evaluate(&mut self, batches: &Batches) -> Result<bool> {
+    /// Reports what every rank knows, if this one is to.
+    fn say(&self, report: Report) -> Result<()> {
+        if self.speaks { self.reporter.report(report) } else { Ok(()) }
+    }
+
+    fn evaluate(&mut self, batches: &Batches) -> Result<Option<StopReason>> {
         let mut total = Outcome::default();
         while let Ok(batch) = batches.recv() {
             let batch = self.on_device(batch?.as_ref())?;
             let outcome = self.rank.evaluate(&batch)?;
             // Time that is up does not end an evaluation: it is how the run ends. A signal does.
-            let signal = matches!(self.assignment.control.wish(), Some(StopReason::Signal(_)));
-            let agreed = self.rank.agree(outcome, signal)?;
-            if agreed.stop {
-                return Ok(true);
+            let wish = self.assignment.control.wish().filter(|wish| matches!(wish, StopReason::Signal(_)));
+            let agreed = self.rank.agree(Word { wish, ..Word::of(outcome) })?;
+            if agreed.stop.is_some() {
+                return Ok(agreed.stop);
             }
             total.add(&agreed.outcome);
-            self.reporter.report(Report::Evaluated { rank: self.number, outcome: total })?;
+            self.say(Report::Evaluated(total))?;
         }
-        Ok(false)
+        Ok(None)
     }
 
     fn on_device(&self, batch: &Batch) -> Result<DeviceBatch> {

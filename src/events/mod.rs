@@ -76,8 +76,8 @@ pub struct Step {
     pub ranks: Vec<RankStep>,
 }
 
-/// A step on one rank.
-#[derive(Clone, Copy, Debug, Default)]
+/// A step on one rank: from when the ranks had agreed on the step before to when this one was done with this.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct RankStep {
     /// The examples that the rank worked on.
     pub examples: u64,

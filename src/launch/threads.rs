@@ -37,7 +37,7 @@ impl<R> Reporter<R> {
     }
 }
 
-/// Starts a thread for each of `ranks`; `body` gets the rank, its own entry of `seats`, and a way to report.
+/// Starts a thread for each rank of a run; `body` gets the rank, its own entry of `seats`, and a way to report.
 ///
 /// # Errors
 /// A thread cannot be started.
@@ -47,9 +47,22 @@ where
     R: Send + 'static,
     B: Fn(usize, S, &Reporter<R>) -> Result<()> + Clone + Send + 'static,
 {
+    start_some(seats.into_iter().enumerate().collect(), body)
+}
+
+/// Like [`start`], for those ranks of a run that are in this process.
+///
+/// # Errors
+/// A thread cannot be started.
+pub fn start_some<S, R, B>(seats: Vec<(usize, S)>, body: B) -> Result<Crew<R>>
+where
+    S: Send + 'static,
+    R: Send + 'static,
+    B: Fn(usize, S, &Reporter<R>) -> Result<()> + Clone + Send + 'static,
+{
     let (sender, messages) = unbounded();
     let running = seats.len();
-    for (rank, seat) in seats.into_iter().enumerate() {
+    for (rank, seat) in seats {
         let (reporter, body) = (Reporter(sender.clone()), body.clone());
         let run = move || {
             let outcome = catch_unwind(AssertUnwindSafe(|| body(rank, seat, &reporter)));

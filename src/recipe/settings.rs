@@ -129,6 +129,8 @@ pub struct ParallelSettings {
     pub mesh: Option<Mesh>,
     /// Threads of a CPU device; 0: its share of the cores.
     pub threads: usize,
+    /// How long a rank waits for the others before it takes them for lost, where they are processes.
+    pub timeout: Duration,
 }
 
 /// When checkpoints are written. One is written at the end of a run in any case, also of one that is stopped.
@@ -387,10 +389,12 @@ fn read_parallel(keys: &mut Keys) -> Result<ParallelSettings> {
     let devices = at_most(keys, "devices", Mesh::LARGEST)?;
     let mode: String = keys.required("mode")?;
     let mesh: String = keys.required("mesh")?;
+    let timeout: String = keys.required("timeout")?;
     let in_context = |error: Error| error.within(keys.context());
+    let timeout = duration::parse(&timeout).map_err(in_context)?;
     let mode = if mode == "auto" { None } else { Some(mode.parse().map_err(in_context)?) };
     let mesh = if mesh == "auto" { None } else { Some(mesh.parse().map_err(in_context)?) };
-    Ok(ParallelSettings { devices, mode, mesh, threads: at_most(keys, "threads", 1024)? })
+    Ok(ParallelSettings { devices, mode, mesh, threads: at_most(keys, "threads", 1024)?, timeout })
 }
 
 fn read_checkpoint(keys: &mut Keys) -> Result<CheckpointSettings> {

@@ -1,5 +1,7 @@
 //! The Rust face of the C++ files beside this one: what tch lacks of libtorch (`ext.cpp`), the update of the weights
-//! (`update.cpp`) and max-pooling (`pool.cpp`). The rest of mpt calls tch and these.
+//! (`update.cpp`), max-pooling (`pool.cpp`) and the store in which ranks meet (`store.cpp`, [`store`]). The rest of mpt calls tch and these.
+
+pub mod store;
 
 use crate::error::{Error, Result};
 use std::ffi::{CStr, c_char};

@@ -2,6 +2,7 @@
 
 use crate::comm::Groups;
 use crate::data::{LoaderOptions, Order, Source, start};
+use crate::engine::agreement::Word;
 use crate::engine::input::DeviceBatch;
 use crate::engine::rank::{Rank, Settings};
 use crate::engine::recording::{Piece, Quantity};
@@ -109,7 +110,7 @@ fn run(
     for (step, batch) in batches.iter().enumerate() {
         let batch = DeviceBatch::new(batch?.as_ref(), trial.source.shape(), plan.model.input, trial.settings.kind)?;
         let outcome = rank.train(&batch, trial.learning_rate)?;
-        reporter.report(Seen::Outcome(number, rank.agree(outcome, false)?.outcome))?;
+        reporter.report(Seen::Outcome(number, rank.agree(Word::of(outcome))?.outcome))?;
         if step == 0 {
             reporter.report(Seen::Pieces(number, rank.take_recording().pieces))?;
             let gradients = rank

@@ -71,7 +71,7 @@ fn scaling_has_every_configuration_and_a_picture() {
 fn every_collective_is_measured() {
     let measured = json(&["exchange", "--gpus", "3"]);
     let rows = measured["rows"].as_array().unwrap();
-    assert_eq!(rows.len(), 20);
+    assert_eq!(rows.len(), 25);
     for row in rows {
         assert_eq!(row["ranks"], 3);
         assert!(number(row, "seconds") > 0.0 && number(row, "bytes_per_second") > 0.0, "{row}");

@@ -2,7 +2,7 @@
 
 use mpt::checkpoint::{Checkpoint, Checkpoints};
 use mpt::engine::saving::Saving;
-use mpt::engine::session::{Job, run};
+use mpt::engine::session::{Job, Ranks, run};
 use mpt::events::{Event, Summary};
 use mpt::launch::control::Control;
 use mpt::layers::Outcome;
@@ -53,7 +53,7 @@ fn trained(folder: &Path, from: Option<&Path>, settings: &[&str]) -> (Summary, V
         job.resume(Arc::new(Checkpoint::open(from).unwrap())).unwrap();
     }
     let mut events = Vec::new();
-    let summary = run(job, &mut |event| events.push(event.clone())).unwrap();
+    let summary = run(job, Ranks::All, &mut |event| events.push(event.clone())).unwrap();
     (summary, events)
 }
 

@@ -2,7 +2,7 @@
 //! not make the same calls fail and do not hang.
 
 use mpt::comm::local::{Local, group};
-use mpt::comm::{Call, Collective, Stage, Traffic};
+use mpt::comm::{Call, Collective, Form, Stage, Traffic};
 use mpt::engine::exchange;
 use mpt::error::{Error, Result};
 use mpt::launch::threads;
@@ -32,6 +32,11 @@ fn call(name: &str) -> Call {
     Call::new(name, Stage::Forward)
 }
 
+/// The form of fp64 values in the machine's memory.
+fn double(shape: &[i64]) -> Form {
+    Form { shape: shape.to_vec(), kind: Kind::Double, device: tch::Device::Cpu }
+}
+
 fn numbers(values: &[f64]) -> Tensor {
     Tensor::from_slice(values)
 }
@@ -52,8 +57,8 @@ fn each_operation_gives_what_its_name_says() {
         let mut sends = vec![None, None, None];
         sends[next] = Some(numbers(&[rank as f64]));
         let mut receives = vec![None, None, None];
-        receives[(rank + 2) % 3] = Some(vec![1]);
-        let mut came = comm.send_receive(&call("d"), &sends, &receives)?;
+        receives[(rank + 2) % 3] = Some(double(&[1]));
+        let mut came = comm.send_receive(&call("d"), sends, receives)?;
         let came = vector(&came[(rank + 2) % 3].take().unwrap());
         Ok((gathered, reduced, scattered, came, comm.take_traffic()))
     });
@@ -160,9 +165,9 @@ fn what_comes_in_another_shape_than_expected_is_named() {
         };
         let receives = match rank {
             0 => vec![None, None],
-            _ => vec![Some(vec![3]), None],
+            _ => vec![Some(double(&[3])), None],
         };
-        comm.send_receive(&call("conv2"), &sends, &receives).map(|_| ())
+        comm.send_receive(&call("conv2"), sends, receives).map(|_| ())
     });
     let message = error.to_string();
     assert!(

@@ -10,5 +10,6 @@ mod laws;
 mod networks;
 mod parity;
 mod plans;
+mod rehearsal;
 mod resume;
 mod shipped;

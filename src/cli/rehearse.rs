@@ -1,0 +1,97 @@
+//! `mpt rehearse`: a `train` command line on simulated GPUs. The ranks are real processes that make real calls of the
+//! driver and of NCCL; what answers is the simulator.
+
+use super::train::Train;
+use crate::error::{Error, Result};
+use crate::launch::simulator::{Fault, Simulator};
+use crate::report::console;
+use clap::Args;
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// Arguments of `mpt rehearse`: its own, and those of `mpt train`.
+#[derive(Debug, Args)]
+pub struct Rehearse {
+    /// Let something go wrong: kill, hang, fail or delay, like kill:1@20 for rank 1 in step 20
+    #[arg(long, value_name = "FAULT:RANK@STEP")]
+    fault: Option<String>,
+    /// Write what each rank calls of the driver and of NCCL to FILE.0, FILE.1 and so on, one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    #[command(flatten)]
+    train: Train,
+}
+
+impl Rehearse {
+    /// Rehearses.
+    ///
+    /// # Errors
+    /// The request cannot be carried out, a rank failed, or a rule of the driver or of NCCL was broken.
+    pub fn run(self) -> Result<u8> {
+        let fault: Option<Fault> = self.fault.as_deref().map(str::parse).transpose()?;
+        let count = self.train.recipe()?.layout()?.0.ranks();
+        if let Some(Fault { rank, .. }) = fault.as_ref().filter(|fault| fault.rank >= count) {
+            return Err(Error::usage(format!("--fault: there is no rank {rank}, the run has {count}")));
+        }
+        let trace = self.trace.as_deref().map(whole).transpose()?;
+        let simulator = Simulator::new()?;
+        console::say(&format!(
+            "rehearsal: {count} simulated GPU(s); a simulator of documented rules, not a proof on GPUs"
+        ));
+        let arguments = arguments_of_train(env::args_os().skip(2));
+        let environment = |rank: usize| {
+            let mut environment = simulator.environment(count, rank, fault.as_ref());
+            if let Some(trace) = &trace {
+                let mut file = trace.clone().into_os_string();
+                file.push(format!(".{rank}"));
+                environment.push(("MPT_SIMULATOR_TRACE".to_owned(), file));
+            }
+            environment
+        };
+        let ended = self.train.supervise(count, arguments, &environment);
+        let broken = simulator.broken_rules();
+        match (ended, broken.first()) {
+            (Ok(_), Some(first)) => {
+                let number = broken.len();
+                Err(Error::failed(format!(
+                    "{number} time(s) a rule of the driver or of NCCL was broken, first: {first}"
+                )))
+            }
+            (ended, _) => ended,
+        }
+    }
+}
+
+/// A path that holds in every process, wherever it works.
+fn whole(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|error| Error::usage(format!("--trace {}: {error}", path.display())))
+}
+
+/// What is left for `mpt train` of the arguments after `rehearse`.
+fn arguments_of_train(all: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments = vec![OsString::from("train")];
+    let mut all = all.peekable();
+    while let Some(argument) = all.next() {
+        let text = argument.to_string_lossy().into_owned();
+        if text == "--fault" || text == "--trace" {
+            all.next();
+        } else if !text.starts_with("--fault=") && !text.starts_with("--trace=") {
+            arguments.push(argument);
+        }
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn train_gets_every_argument_but_those_of_the_rehearsal() {
+        let all =
+            ["--gpus", "2", "--fault", "kill:1@20", "--trace=t", "--steps", "3", "--fault=hang:0@1", "--trace", "x"];
+        let left = arguments_of_train(all.into_iter().map(OsString::from));
+        assert_eq!(left, ["train", "--gpus", "2", "--steps", "3"].map(OsString::from));
+    }
+}

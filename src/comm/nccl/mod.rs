@@ -1,0 +1,354 @@
+//! The transport between GPUs: tensors travel by NCCL. The only home of cudarc.
+//!
+//! * [`library`] finds the driver and NCCL, and every function of theirs
+//! * [`gpu`] a GPU's two streams, and what orders them
+//! * [`buffers`] the memory that NCCL reads and writes
+//! * [`communicator`] an NCCL communicator, every call checked and polled
+//!
+//! A call goes through five stations: (1) libtorch's stream copies what the rank puts in to an exchange buffer, (2) the
+//! stream of collectives waits for that copy, (3) NCCL works, (4) libtorch's stream waits for NCCL, (5) and copies what
+//! came to a tensor of its own. 1 to 3 are the start of a call, 4 and 5 its end; between them the GPU is free to
+//! compute. For tensors in the machine's own memory, (1) and (5) cross over to the GPU and back, and the end waits for
+//! the copy.
+
+pub mod buffers;
+pub mod communicator;
+pub mod gpu;
+pub mod library;
+
+use self::buffers::{ALIGNMENT, Buffer, Pool};
+use self::communicator::{Communicator, Half, Move, UniqueId, kind};
+use self::gpu::{Gpu, size_of};
+use super::call::{Operation, Signature};
+use super::{Arrived, Call, Collective, Form, Request, Ticket, Traffic};
+use crate::error::{Error, Result};
+use crate::torch::channels_last;
+use cudarc::driver::CudaEvent;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tch::{Device, Tensor};
+
+/// One rank's end of a group of GPUs.
+pub struct Nccl {
+    // Above what it uses, for it is dropped first.
+    communicator: Option<Communicator>,
+    gpu: Arc<Gpu>,
+    buffers: Pool,
+    rank: usize,
+    /// The ranks of the whole run that make up the group, for messages.
+    members: Vec<usize>,
+    sequence: u64,
+    /// Calls that were started and not finished, by their number.
+    started: BTreeMap<u64, Started>,
+    traffic: Traffic,
+    waited: Duration,
+}
+
+struct Started {
+    signature: Signature,
+    /// What was put in: its copy to the buffer may be yet to come.
+    kept: Vec<Tensor>,
+    /// The end of NCCL's work; `None` where nothing travels.
+    travelled: Option<CudaEvent>,
+    /// What is sent, and what is received; none where nothing travels.
+    buffers: Vec<Buffer>,
+    result: Outcome,
+}
+
+/// What the end of a call makes of what came.
+enum Outcome {
+    /// The tensors put in, as they are: a group of one.
+    Own(Vec<Option<Tensor>>),
+    /// As many tensors of one form, side by side in the buffer.
+    Alike { form: Form, count: usize },
+    /// From each rank something of its own form, each at its place in the buffer, and what the rank kept for itself.
+    ByRank { forms: Vec<Option<(usize, Form)>>, own: Option<Tensor> },
+}
+
+/// `count` tensors of a form, views of one piece of memory, which is the first of the pair. Values travel densely:
+/// images with the channels of a pixel side by side, as the layers leave them, all else row by row.
+fn empty(form: &Form, count: usize) -> Result<(Tensor, Vec<Tensor>)> {
+    let size = form.count() as i64;
+    let all = Tensor::f_empty([count as i64 * size], (form.kind, form.device))?;
+    let view = |place: usize| -> Result<Tensor> {
+        let values = all.f_narrow(0, place as i64 * size, size)?;
+        match form.shape[..] {
+            [examples, channels, height, width] => {
+                Ok(values.f_view([examples, height, width, channels])?.f_permute([0, 3, 1, 2])?)
+            }
+            _ => Ok(values.f_view(&form.shape[..])?),
+        }
+    };
+    let views = (0..count).map(view).collect::<Result<Vec<_>>>()?;
+    Ok((all, views))
+}
+
+/// The tensor with its values as they travel; itself, where they lie so already.
+fn dense(tensor: &Tensor) -> Result<Tensor> {
+    match tensor.dim() {
+        4 => channels_last(tensor),
+        _ => Ok(tensor.f_contiguous()?),
+    }
+}
+
+impl Nccl {
+    /// Joins the group of the ranks `members` as its `rank`-th, waiting for all of them at most `limit`, as in every
+    /// later call. The members share the id; a group of one needs none.
+    ///
+    /// # Errors
+    /// NCCL's, or not every rank came in time.
+    pub fn join(gpu: Arc<Gpu>, id: Option<&UniqueId>, rank: usize, members: &[usize], limit: Duration) -> Result<Self> {
+        let communicator = match id {
+            Some(id) => {
+                let joined = Communicator::join(Arc::clone(&gpu), id, rank, members.len(), limit);
+                let own = members[rank];
+                Some(joined.map_err(|error| error.within(format!("rank {own} joins ranks {members:?}")))?)
+            }
+            None => None,
+        };
+        Ok(Self {
+            communicator,
+            buffers: Pool::new(Arc::clone(&gpu)),
+            gpu,
+            rank,
+            members: members.to_vec(),
+            sequence: 0,
+            started: BTreeMap::new(),
+            traffic: Traffic::default(),
+            waited: Duration::ZERO,
+        })
+    }
+
+    /// An error of a call, with all that is known of it.
+    fn in_call(&self, signature: &Signature, bytes: usize, error: Error) -> Error {
+        let own = self.members[self.rank];
+        let peers: Vec<usize> = self.members.iter().copied().filter(|&member| member != own).collect();
+        error.within(format!("rank {own}, with ranks {peers:?}, in {signature}, {bytes} bytes"))
+    }
+
+    /// Copies tensors to a buffer, side by side, each at a multiple of `step` bytes.
+    fn copy_in(&mut self, tensors: &[Tensor], step: usize) -> Result<Buffer> {
+        let buffer = self.buffers.take(tensors.len() * step)?;
+        for (place, tensor) in tensors.iter().enumerate() {
+            self.gpu.copy_in(tensor, &buffer, place * step)?;
+        }
+        Ok(buffer)
+    }
+
+    /// Stations 1 to 3 of an operation in which every rank has the same forms.
+    fn start_alike(&mut self, signature: Signature, tensors: &[&Tensor], root: usize) -> Result<Started> {
+        let kept = tensors.iter().map(|tensor| dense(tensor)).collect::<Result<Vec<_>>>()?;
+        let form = Form::of(tensors[0]);
+        let (bytes, size) = (form.bytes(), self.members.len());
+        let kind = kind(form.kind)?;
+        let from = self.copy_in(&kept, bytes)?;
+        let results = if signature.operation == Operation::AllGather { size } else { 1 };
+        let to = self.buffers.take(results * bytes)?;
+        let moved = Move { from: from.place(0, bytes)?, to: to.place(0, results * bytes)?, count: form.count(), kind };
+        let operation = |communicator: &mut Communicator| match signature.operation {
+            Operation::AllGather => communicator.all_gather(moved),
+            Operation::ReduceScatter => communicator.reduce_scatter(moved),
+            Operation::Broadcast => communicator.broadcast(moved, root),
+            _ => communicator.all_reduce(moved),
+        };
+        let travelled = if bytes > 0 { Some(self.travel(operation)) } else { None };
+        let travelled = travelled.transpose().map_err(|error| self.in_call(&signature, kept.len() * bytes, error))?;
+        let to_all = ((size - 1) * bytes) as u64;
+        let (sent, received) = match signature.operation {
+            Operation::Broadcast if root == self.rank => (to_all, 0),
+            Operation::Broadcast => (0, bytes as u64),
+            _ => (to_all, to_all),
+        };
+        self.traffic.sent_bytes += sent;
+        self.traffic.received_bytes += received;
+        let result = Outcome::Alike { form, count: results };
+        Ok(Started { signature, kept, travelled, buffers: vec![from, to], result })
+    }
+
+    /// Stations 1 to 3 of a group of sends and receives: what goes to each rank, and the form of what comes from it.
+    fn start_by_rank(
+        &mut self,
+        signature: Signature,
+        sends: Vec<Option<Tensor>>,
+        forms: Vec<Option<Form>>,
+    ) -> Result<Started> {
+        let mut sends = sends;
+        let own = sends[self.rank].take();
+        let mut forms = forms;
+        forms[self.rank] = None;
+        let kept = sends.iter().flatten().map(dense).collect::<Result<Vec<_>>>()?;
+        let aligned = |bytes: usize| bytes.next_multiple_of(ALIGNMENT);
+        let from = self.buffers.take(kept.iter().map(|tensor| aligned(size_of(tensor))).sum())?;
+        let to = self.buffers.take(forms.iter().flatten().map(|form| aligned(form.bytes())).sum())?;
+        let (mut halves, mut at) = ([Vec::new(), Vec::new()], 0);
+        let peers = sends.iter().enumerate().filter(|(_, send)| send.is_some()).map(|(peer, _)| peer);
+        for (peer, tensor) in peers.zip(&kept) {
+            let bytes = size_of(tensor);
+            self.gpu.copy_in(tensor, &from, at)?;
+            self.traffic.sent_bytes += bytes as u64;
+            if bytes > 0 {
+                let (place, kind) = (from.place(at, bytes)?, kind(tensor.kind())?);
+                halves[0].push(Half { place, count: tensor.numel(), kind, peer });
+            }
+            at += aligned(bytes);
+        }
+        at = 0;
+        let mut placed = Vec::with_capacity(forms.len());
+        for (peer, form) in forms.into_iter().enumerate() {
+            let Some(form) = form else {
+                placed.push(None);
+                continue;
+            };
+            let bytes = form.bytes();
+            self.traffic.received_bytes += bytes as u64;
+            if bytes > 0 {
+                let (place, kind) = (to.place(at, bytes)?, kind(form.kind)?);
+                halves[1].push(Half { place, count: form.count(), kind, peer });
+            }
+            placed.push(Some((at, form)));
+            at += aligned(bytes);
+        }
+        let [sends, receives] = halves;
+        let anything = !(sends.is_empty() && receives.is_empty());
+        let travelled = anything.then(|| self.travel(|communicator| communicator.send_receive(&sends, &receives)));
+        let travelled = travelled.transpose().map_err(|error| self.in_call(&signature, at, error))?;
+        let result = Outcome::ByRank { forms: placed, own };
+        Ok(Started { signature, kept, travelled, buffers: vec![from, to], result })
+    }
+
+    /// Stations 2 and 3, and the mark that station 4 waits for.
+    fn travel(&mut self, operation: impl FnOnce(&mut Communicator) -> Result<()>) -> Result<CudaEvent> {
+        let communicator = self.communicator.as_mut().ok_or_else(|| Error::failed("a group of one does not travel"))?;
+        self.gpu.travel_after_compute()?;
+        operation(communicator)?;
+        self.gpu.travelled()
+    }
+
+    /// Stations 4 and 5.
+    fn arrive(&mut self, started: &Started) -> Result<Arrived> {
+        if let Some(travelled) = &started.travelled {
+            self.gpu.compute_after(travelled)?;
+        }
+        match &started.result {
+            Outcome::Own(tensors) => Ok(Arrived::new(tensors.iter().map(shallow).collect())),
+            Outcome::Alike { form, count } => {
+                let (all, views) = empty(form, *count)?;
+                self.gpu.copy_out(&started.buffers[1], 0, &all)?;
+                self.settle(form.device)?;
+                Ok(Arrived::new(views.into_iter().map(Some).collect()))
+            }
+            Outcome::ByRank { forms, own } => {
+                let mut arrived = Vec::with_capacity(forms.len());
+                let mut device = Device::Cpu;
+                for form in forms {
+                    arrived.push(match form {
+                        None => None,
+                        Some((at, form)) => {
+                            let (all, mut views) = empty(form, 1)?;
+                            device = form.device;
+                            self.gpu.copy_out(&started.buffers[1], *at, &all)?;
+                            views.pop()
+                        }
+                    });
+                }
+                self.settle(started.kept.first().map_or(device, Tensor::device))?;
+                if own.is_some() {
+                    arrived[self.rank] = shallow(own);
+                }
+                Ok(Arrived::new(arrived))
+            }
+        }
+    }
+
+    /// Waits for the copies of tensors in the machine's own memory: what is on the GPU is read in stream order anyway.
+    fn settle(&mut self, device: Device) -> Result<()> {
+        if device != Device::Cpu {
+            return Ok(());
+        }
+        let begin = Instant::now();
+        let settled = self.gpu.computed()?;
+        if let Some(communicator) = &mut self.communicator {
+            communicator.wait(|| gpu::is_complete(&settled))?;
+        }
+        self.waited += begin.elapsed();
+        Ok(())
+    }
+}
+
+impl Drop for Nccl {
+    /// Memory that NCCL may still be using is left to the end of the process: to free it would wait for NCCL, which
+    /// may wait for a rank that has gone.
+    fn drop(&mut self) {
+        let Some(communicator) = &mut self.communicator else { return };
+        if communicator.is_broken() || !self.started.is_empty() {
+            communicator.give_up();
+            self.buffers.leave();
+        }
+    }
+}
+
+fn shallow(tensor: &Option<Tensor>) -> Option<Tensor> {
+    tensor.as_ref().map(Tensor::shallow_clone)
+}
+
+impl Collective for Nccl {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.members.len()
+    }
+
+    fn start(&mut self, call: &Call, request: Request) -> Result<Ticket> {
+        self.sequence += 1;
+        let signature = Signature::new(self.sequence, call, &request);
+        request.check(&signature, self.size())?;
+        self.gpu.bind()?;
+        let started = match request {
+            request if self.communicator.is_none() => {
+                let own = match request {
+                    Request::SendReceive { sends, .. } => sends,
+                    _ => request.tensors().into_iter().map(|tensor| Some(tensor.shallow_clone())).collect(),
+                };
+                let (kept, buffers) = (Vec::new(), Vec::new());
+                Started { signature, kept, travelled: None, buffers, result: Outcome::Own(own) }
+            }
+            Request::AllToAll(parts) => {
+                let forms = parts.iter().map(|part| Some(Form::of(part))).collect();
+                self.start_by_rank(signature, parts.into_iter().map(Some).collect(), forms)?
+            }
+            Request::SendReceive { sends, receives } => self.start_by_rank(signature, sends, receives)?,
+            request => {
+                let root = if let Request::Broadcast(_, root) = request { root } else { 0 };
+                self.start_alike(signature, &request.tensors(), root)?
+            }
+        };
+        self.started.insert(self.sequence, started);
+        Ok(Ticket(self.sequence))
+    }
+
+    fn finish(&mut self, ticket: Ticket) -> Result<Arrived> {
+        let started = self.started.remove(&ticket.0).ok_or_else(|| ticket.unknown())?;
+        self.gpu.bind()?;
+        let bytes = started.kept.iter().map(size_of).sum();
+        let arrived = self.arrive(&started).map_err(|error| self.in_call(&started.signature, bytes, error))?;
+        for buffer in started.buffers {
+            self.buffers.give_back(buffer);
+        }
+        Ok(arrived)
+    }
+
+    fn common(&mut self, _call: &Call, own: Tensor) -> Result<Tensor> {
+        Ok(own)
+    }
+
+    fn take_traffic(&mut self) -> Traffic {
+        std::mem::take(&mut self.traffic)
+    }
+
+    fn take_waited(&mut self) -> Duration {
+        std::mem::take(&mut self.waited)
+    }
+}

@@ -1,0 +1,141 @@
+//! Rehearsals: real ranks as processes, real calls of the driver and of NCCL, answered by the simulator. What they
+//! compute is what threads of one process compute, and what goes wrong is told.
+
+use crate::command_line::{mpt, output, stderr, stdout, tiny};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// The command line of a tiny run, with another command instead of `train`.
+fn rehearse<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = tiny(more);
+    arguments[0] = "rehearse";
+    arguments
+}
+
+/// The steps and epochs of a record, without its times and devices.
+fn numbers(run: &Path) -> Vec<Value> {
+    let record = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let lines = record.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let timeless = lines.map(|mut line| {
+        for time in ["seconds", "examples_per_second", "devices"] {
+            line.as_object_mut().unwrap().remove(time);
+        }
+        line
+    });
+    timeless.collect()
+}
+
+fn succeeded(output: &Output) {
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
+}
+
+/// Runs the same twice, on threads and rehearsed, and compares every number of the record and every bit of the weights.
+fn equals_threads(arguments: &[&str]) {
+    let dir = tempfile::tempdir().unwrap();
+    let (threads, ranks) = (dir.path().join("threads"), dir.path().join("ranks"));
+    let steps = ["--steps", "6", "--set", "optimizer.momentum=0.9", "--set", "parallel.threads=1"];
+    let common = [arguments, &steps[..]].concat();
+    succeeded(&output(&tiny(&[&common[..], &["--run-dir", text(&threads)]].concat())));
+    let rehearsed = output(&rehearse(&[&common[..], &["--run-dir", text(&ranks)]].concat()));
+    succeeded(&rehearsed);
+    assert_eq!(numbers(&threads), numbers(&ranks), "{arguments:?}");
+    for file in ["model.safetensors", "optimizer.safetensors"] {
+        let file = Path::new("checkpoints/step-00000006").join(file);
+        let same = fs::read(threads.join(&file)).unwrap() == fs::read(ranks.join(&file)).unwrap();
+        assert!(same, "{arguments:?}: {}", file.display());
+    }
+    assert!(stdout(&rehearsed).contains("on sim:0"), "{}", stdout(&rehearsed));
+}
+
+#[test]
+fn a_rehearsal_computes_what_threads_compute() {
+    equals_threads(&["--gpus", "2", "--mode", "model-parallel", "--precision", "fp32"]);
+    equals_threads(&["--gpus", "2", "--mode", "data-parallel", "--precision", "bf16"]);
+    equals_threads(&["--gpus", "4", "--mesh", "2x2", "--precision", "fp64"]);
+}
+
+/// Three ranks share no layer evenly: everything goes by sends and receives.
+#[test]
+fn a_rehearsal_of_uneven_shares_computes_what_threads_compute() {
+    equals_threads(&["--gpus", "3", "--mode", "model-parallel", "--precision", "fp32"]);
+}
+
+/// Ends a rehearsal with a fault in step 5; gives its exit code and what it said.
+fn with_fault(fault: &str, more: &[&str]) -> (Option<i32>, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let common =
+        ["--gpus", "2", "--mode", "model-parallel", "--steps", "10", "--run-dir", text(&run), "--fault", fault];
+    let ended = output(&rehearse(&[&common[..], more].concat()));
+    (ended.status.code(), stderr(&ended))
+}
+
+#[test]
+fn a_rank_that_is_killed_is_named_and_the_others_do_not_wait_for_ever() {
+    let (code, said) = with_fault("kill:1@5", &[]);
+    assert_eq!(code, Some(1), "{said}");
+    let last = said.lines().last().unwrap();
+    assert!(last.starts_with("mpt: rank 1 (process ") && last.contains(") was killed by SIGKILL"), "{said}");
+}
+
+#[test]
+fn a_call_that_fails_is_told_with_the_layer_and_nccls_words() {
+    let (code, said) = with_fault("fail:1@5", &[]);
+    assert_eq!(code, Some(1), "{said}");
+    let told = said.lines().find(|line| line.starts_with("rank 1: mpt: ")).unwrap_or_default();
+    assert!(told.contains("layer conv3") || told.contains(" for "), "{said}");
+    assert!(told.contains("NCCL: "), "{said}");
+    assert!(said.lines().last().unwrap().starts_with("mpt: rank 1 (process "), "{said}");
+}
+
+#[test]
+fn a_call_that_hangs_ends_the_run_when_the_time_is_up() {
+    let (code, said) = with_fault("hang:1@5", &["--set", "parallel.timeout=2s"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("not done after 2s"), "{said}");
+}
+
+#[test]
+fn a_call_that_is_late_changes_nothing() {
+    let (code, said) = with_fault("delay:1@5", &[]);
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
+fn the_trace_tells_what_each_rank_called() {
+    let dir = tempfile::tempdir().unwrap();
+    let (run, trace) = (dir.path().join("run"), dir.path().join("trace"));
+    let more = ["--gpus", "2", "--mode", "model-parallel", "--steps", "2", "--run-dir", text(&run)];
+    succeeded(&output(&rehearse(&[&more[..], &["--trace", text(&trace)]].concat())));
+    for rank in 0..2 {
+        let called = fs::read_to_string(dir.path().join(format!("trace.{rank}"))).unwrap();
+        let calls: Vec<Value> = called.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        for name in ["cuInit", "ncclCommInitRankConfig", "ncclAllGather", "cuStreamWaitEvent", "cuMemcpyDtoHAsync_v2"] {
+            assert!(calls.iter().any(|call| call["call"] == name), "rank {rank}: {name}");
+        }
+    }
+}
+
+#[test]
+fn a_rehearsal_that_cannot_be_is_refused_in_a_sentence() {
+    for (more, expected) in [
+        (vec!["--gpus", "2", "--fault", "maim:1@5"], "--fault maim:1@5: a fault is kill:RANK@STEP"),
+        (vec!["--gpus", "2", "--fault", "kill:2@5"], "--fault: there is no rank 2, the run has 2"),
+        (vec!["--gpus", "2", "--mesh", "3x1"], "the mesh 3x1 needs 3 devices, but 2 are asked for"),
+    ] {
+        let refused = output(&rehearse(&more));
+        assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+        assert!(stderr(&refused).contains(expected), "{}", stderr(&refused));
+    }
+    // A launcher's rank on CPU devices.
+    let environment = [("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1"), ("MASTER_ADDR", "127.0.0.1")];
+    let alone = mpt(&tiny(&[])).envs(environment).output().unwrap();
+    assert_eq!(alone.status.code(), Some(2), "{}", stderr(&alone));
+    assert!(stderr(&alone).contains("but MASTER_PORT is not set"), "{}", stderr(&alone));
+}
