@@ -1,0 +1,76 @@
+//! Events: marks that streams reach.
+
+use super::stream::Stream;
+use crate::handles::{Kind, Table};
+use crate::sync::{lock, wait};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
+
+/// The events that programs made.
+pub static EVENTS: Table<Event> = Table::new(Kind::Event);
+
+/// An event: the newest mark that was recorded for it.
+pub struct Event {
+    /// The number of the device whose context it was made in.
+    pub device: usize,
+    /// Whether it may be used to measure time.
+    pub has_time: bool,
+    newest: Mutex<Option<Arc<Mark>>>,
+}
+
+/// A place in a stream.
+#[derive(Default)]
+pub struct Mark {
+    reached: Mutex<Option<Instant>>,
+    changed: Condvar,
+}
+
+impl Event {
+    /// An event that nothing was recorded for.
+    pub fn new(device: usize, has_time: bool) -> Self {
+        Self { device, has_time, newest: Mutex::new(None) }
+    }
+
+    /// Puts a mark into the stream, which is the event's newest from now on.
+    pub fn record(&self, stream: &Arc<Stream>) {
+        // Under the lock, so that of two threads' marks the newest is also the later in the stream.
+        let mut newest = lock(&self.newest);
+        *newest = Some(Mark::put(stream));
+    }
+
+    /// The newest mark; none means that the event is complete.
+    pub fn newest(&self) -> Option<Arc<Mark>> {
+        lock(&self.newest).clone()
+    }
+}
+
+impl Mark {
+    /// Puts a new mark into a stream.
+    pub fn put(stream: &Arc<Stream>) -> Arc<Self> {
+        let mark = Arc::new(Self::default());
+        let reached = Arc::clone(&mark);
+        stream.push_mark(move || {
+            *lock(&reached.reached) = Some(Instant::now());
+            reached.changed.notify_all();
+        });
+        mark
+    }
+
+    /// Lets a stream wait until the mark is reached.
+    pub fn hold_back(self: Arc<Self>, stream: &Arc<Stream>) {
+        stream.push_mark(move || self.wait());
+    }
+
+    /// When the mark was reached, if it was.
+    pub fn reached(&self) -> Option<Instant> {
+        *lock(&self.reached)
+    }
+
+    /// Waits until the mark is reached.
+    pub fn wait(&self) {
+        let mut reached = lock(&self.reached);
+        while reached.is_none() {
+            reached = wait(&self.changed, reached);
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! A test runs itself again in processes of their own, with the simulator where a CUDA program looks for its libraries:
+//! the library path and the simulator's variables are read when a process starts.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Tells a process of a test which rank it is.
+const RANK: &str = "MPT_SIMULATOR_TEST_RANK";
+
+/// How long a process may take that is expected to end.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The rank of this process, or `None` in the process that the test began in.
+pub fn rank() -> Option<usize> {
+    std::env::var(RANK).ok().map(|rank| rank.parse().unwrap())
+}
+
+/// Whether the processes are ranks of a variant: a test with several programs names the one that is to run.
+pub fn variant() -> String {
+    std::env::var("MPT_SIMULATOR_TEST_VARIANT").unwrap_or_default()
+}
+
+/// Where the processes of a test meet.
+pub fn folder() -> PathBuf {
+    std::env::var_os("MPT_SIMULATOR_FOLDER").unwrap().into()
+}
+
+/// The processes of a test.
+pub struct World {
+    folder: TempDir,
+    test: String,
+    ranks: usize,
+    variables: BTreeMap<String, String>,
+    own_variables: BTreeMap<usize, BTreeMap<String, String>>,
+}
+
+/// How one of them ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its status; none where it had to be ended after the deadline.
+    pub status: Option<ExitStatus>,
+    /// Whether it ran the test, and to its end.
+    has_passed: bool,
+    /// What it wrote on standard error.
+    pub errors: String,
+}
+
+impl World {
+    /// For the test of this name, as `module_path!()` and its function give it.
+    pub fn new(test: &str, ranks: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let library = std::env::current_exe().unwrap().with_file_name("libmpt_simulator.so");
+        assert!(library.exists(), "{} is not built", library.display());
+        std::fs::create_dir(folder.path().join("lib")).unwrap();
+        for name in ["libcuda.so", "libcuda.so.1", "libnccl.so", "libnccl.so.2"] {
+            symlink(&library, folder.path().join("lib").join(name)).unwrap();
+        }
+        let test = test.split_once("::").map_or(test, |(_, rest)| rest).to_owned();
+        Self { folder, test, ranks, variables: BTreeMap::new(), own_variables: BTreeMap::new() }
+    }
+
+    /// Sets a variable of the simulator, without its prefix, for all ranks.
+    pub fn set(mut self, name: &str, value: impl ToString) -> Self {
+        self.variables.insert(format!("MPT_SIMULATOR_{name}"), value.to_string());
+        self
+    }
+
+    /// Sets a variable for one rank.
+    pub fn set_for(mut self, rank: usize, name: &str, value: impl ToString) -> Self {
+        let variables = self.own_variables.entry(rank).or_default();
+        variables.insert(format!("MPT_SIMULATOR_{name}"), value.to_string());
+        self
+    }
+
+    /// Names the program that runs, in a test that has several.
+    pub fn variant(self, name: &str) -> Self {
+        self.set("TEST_VARIANT", name)
+    }
+
+    /// The folder of the simulator.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Runs the ranks until all have ended, or the deadline has come.
+    pub fn run(&self) -> Vec<Ended> {
+        self.run_for(DEADLINE)
+    }
+
+    /// Runs the ranks for at most this long.
+    pub fn run_for(&self, limit: Duration) -> Vec<Ended> {
+        let mut children: Vec<_> = (0..self.ranks).map(|rank| self.start(rank)).collect();
+        let deadline = Instant::now() + limit;
+        let statuses: Vec<_> = children.iter_mut().map(|child| wait(child, deadline)).collect();
+        let written = |name: &str, rank| std::fs::read_to_string(self.folder().join(format!("{name}-{rank}"))).unwrap();
+        let ended = statuses.into_iter().enumerate().map(|(rank, status)| Ended {
+            status,
+            has_passed: written("stdout", rank).contains("1 passed"),
+            errors: written("stderr", rank),
+        });
+        ended.collect()
+    }
+
+    /// Runs the ranks, which must all succeed and break no rule.
+    pub fn succeeds(&self) {
+        for (rank, ended) in self.run().iter().enumerate() {
+            assert!(ended.succeeded(), "rank {rank}: {:?}\n{}", ended.status, ended.errors);
+        }
+        assert_eq!(self.broken_rules(), "");
+    }
+
+    /// The lines that broken rules left behind.
+    pub fn broken_rules(&self) -> String {
+        std::fs::read_to_string(self.folder().join("broken-rules")).unwrap_or_default()
+    }
+
+    fn start(&self, rank: usize) -> Child {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", &self.test, "--nocapture", "--test-threads=1"])
+            .env("LD_LIBRARY_PATH", self.folder().join("lib"))
+            .env("MPT_SIMULATOR_FOLDER", self.folder())
+            .env(RANK, rank.to_string())
+            .envs(&self.variables)
+            .envs(self.own_variables.get(&rank).into_iter().flatten())
+            .stdin(Stdio::null())
+            .stdout(self.file("stdout", rank))
+            .stderr(self.file("stderr", rank))
+            .spawn()
+            .unwrap()
+    }
+
+    /// Where a rank's output goes: a pipe would have to be read while the ranks run.
+    fn file(&self, name: &str, rank: usize) -> Stdio {
+        std::fs::File::create(self.folder().join(format!("{name}-{rank}"))).unwrap().into()
+    }
+}
+
+impl Ended {
+    /// Whether it ended as a test that passed.
+    pub fn succeeded(&self) -> bool {
+        self.has_passed && self.status.is_some_and(|status| status.success())
+    }
+
+    /// Whether it was killed, by itself or by a fault.
+    pub fn was_killed(&self) -> bool {
+        self.status.is_some_and(|status| status.signal() == Some(9))
+    }
+}
+
+/// Waits for a process; one that has not ended by the deadline is killed.
+fn wait(child: &mut Child, deadline: Instant) -> Option<ExitStatus> {
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Some(status);
+        }
+        if Instant::now() >= deadline {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The full name of the test that this is called from.
+macro_rules! this_test {
+    () => {{
+        fn here() {}
+        std::any::type_name_of_val(&here).trim_end_matches("::here")
+    }};
+}
+pub(crate) use this_test;
