@@ -66,7 +66,7 @@ pub trait Collective: Send {
     /// # Errors
     /// As [`Collective::start`] and [`Collective::finish`].
     fn all_gather(&mut self, call: &Call, own: &Tensor) -> Result<Vec<Tensor>> {
-        let ticket = self.start(call, Request::AllGather(own.shallow_clone()))?;
+        let ticket = self.start_all_gather(call, own)?;
         self.finish(ticket)?.from_all()
     }
 
@@ -84,8 +84,24 @@ pub trait Collective: Send {
     /// # Errors
     /// As [`Collective::start`] and [`Collective::finish`].
     fn all_to_all(&mut self, call: &Call, parts: &[Tensor]) -> Result<Vec<Tensor>> {
-        let ticket = self.start(call, Request::AllToAll(shallow(parts)))?;
+        let ticket = self.start_all_to_all(call, parts)?;
         self.finish(ticket)?.from_all()
+    }
+
+    /// Starts [`Collective::all_gather`].
+    ///
+    /// # Errors
+    /// As [`Collective::start`].
+    fn start_all_gather(&mut self, call: &Call, own: &Tensor) -> Result<Ticket> {
+        self.start(call, Request::AllGather(own.shallow_clone()))
+    }
+
+    /// Starts [`Collective::all_to_all`].
+    ///
+    /// # Errors
+    /// As [`Collective::start`].
+    fn start_all_to_all(&mut self, call: &Call, parts: &[Tensor]) -> Result<Ticket> {
+        self.start(call, Request::AllToAll(shallow(parts)))
     }
 
     /// The sum of what every rank put in; all of one shape.

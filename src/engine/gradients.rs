@@ -1,21 +1,26 @@
 //! The gradients of activations in a backward pass, from where a layer leaves them to where the next one takes them.
 
+use crate::comm::Ticket;
 use crate::error::{Error, Result};
 use crate::model::{ActivationId, LayerId};
-use crate::plan::{Plan, Read};
+use crate::plan::{ExchangeId, Plan, Read};
 use tch::Tensor;
 
 /// Gradients on their way back: those that have reached an activation, and those that wait for an exchange.
 pub struct Gradients {
     activations: Vec<Option<Tensor>>,
     exchanged: Vec<Option<Tensor>>,
+    /// The exchanges that have begun to bring their gradient home, with what there is to wait for.
+    started: Vec<Option<Option<Ticket>>>,
 }
 
 impl Gradients {
     /// None yet.
     pub fn new(plan: &Plan) -> Self {
         let none = |count| (0..count).map(|_| None).collect();
-        Self { activations: none(plan.placements.len()), exchanged: none(plan.exchanges.len()) }
+        let exchanges = plan.exchanges.len();
+        let started = (0..exchanges).map(|_| None).collect();
+        Self { activations: none(plan.placements.len()), exchanged: none(exchanges), started }
     }
 
     /// Hands the gradients of a layer's inputs to where the inputs came from.
@@ -36,11 +41,25 @@ impl Gradients {
         Ok(())
     }
 
+    /// The gradient that waits to go home through an exchange.
+    pub fn exchanged(&self, id: ExchangeId) -> Option<Tensor> {
+        self.exchanged[id].as_ref().map(Tensor::shallow_clone)
+    }
+
+    /// Notes that the gradient of an exchange is on its way home, and what there is to wait for.
+    pub fn under_way(&mut self, id: ExchangeId, ticket: Option<Ticket>) {
+        self.started[id] = Some(ticket);
+    }
+
     /// The gradients that have to come home to an activation through exchanges, the latest exchange first: every
-    /// rank takes them in this order.
-    pub fn take_exchanged(&mut self, plan: &Plan, activation: ActivationId) -> Vec<(usize, Tensor)> {
+    /// rank takes them in this order. With each, what there is to wait for if it is under way.
+    pub fn take_exchanged(
+        &mut self,
+        plan: &Plan,
+        activation: ActivationId,
+    ) -> Vec<(ExchangeId, Tensor, Option<Option<Ticket>>)> {
         let ids = (0..plan.exchanges.len()).rev().filter(|&id| plan.exchanges[id].source == activation);
-        ids.filter_map(|id| self.exchanged[id].take().map(|gradient| (id, gradient))).collect()
+        ids.filter_map(|id| self.exchanged[id].take().map(|gradient| (id, gradient, self.started[id].take()))).collect()
     }
 
     /// Adds what came home through an exchange.

@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 /// The most CPU devices of a run: each is a thread with its own copy of what it holds.
 const MOST_CPU_DEVICES: usize = 64;
+/// The bytes of a mebibyte.
+const MIB: usize = 1 << 20;
 /// Examples of computed training and test sets, where the recipe does not say.
 const COMPUTED: [usize; 2] = [60_000, 10_000];
 
@@ -100,6 +102,8 @@ pub fn settings(recipe: &Recipe) -> Settings {
         kind: recipe.train.precision.kind(),
         momentum: recipe.optimizer.momentum,
         weight_decay: recipe.optimizer.weight_decay,
+        bucket: recipe.parallel.bucket_mib * MIB / recipe.train.precision.kind().elt_size_in_bytes(),
+        early_exchange: recipe.parallel.early_exchange,
     }
 }
 

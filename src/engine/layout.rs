@@ -1,7 +1,12 @@
 //! Where the parameters that a rank holds lie in its flat buffers, and which values of the whole parameters they are.
 //! Pure: the ranks and the loop know it from the plan alone.
+//!
+//! A buffer is cut into buckets, without regard to where a parameter ends: the gradients of one are summed over the data
+//! axis together, as soon as the backward pass has written them all. Each rank of the axis updates an equal part of each
+//! bucket; its parts make up its shard.
 
 use crate::error::Result;
+use crate::model::LayerId;
 use crate::plan::{ParameterShare, Plan};
 use std::ops::Range;
 use tch::Tensor;
@@ -19,13 +24,15 @@ pub struct Entry {
     pub values: Range<usize>,
 }
 
-/// The buffers of a rank, of which each rank of the data axis updates a shard.
+/// The buffers of a rank.
 #[derive(Clone, Debug)]
 pub struct Layout {
     /// The parameters in the model's order: the same ones on every rank.
     pub entries: Vec<Entry>,
     /// The number of values of a buffer.
     pub size: usize,
+    /// The buckets, in ascending order; together they are the buffer.
+    pub buckets: Vec<Range<usize>>,
     shards: usize,
 }
 
@@ -39,8 +46,8 @@ pub struct Run {
 }
 
 impl Layout {
-    /// The layout of the ranks at a place on the model axis.
-    pub fn new(plan: &Plan, model_rank: usize) -> Self {
+    /// The layout of the ranks at a place on the model axis, with buckets of about so many values; 0: one bucket.
+    pub fn new(plan: &Plan, model_rank: usize, bucket: usize) -> Self {
         let mut entries = Vec::new();
         let mut end = 0;
         for layer in 0..plan.model.layers.len() {
@@ -51,12 +58,30 @@ impl Layout {
             }
         }
         let shards = plan.mesh.data;
-        Self { entries, size: end.next_multiple_of(ALIGNMENT * shards), shards }
+        let size = end.next_multiple_of(ALIGNMENT * shards);
+        let step = if bucket == 0 { size } else { bucket.next_multiple_of(ALIGNMENT * shards) };
+        let buckets = (0..size).step_by(step.max(1)).map(|start| start..(start + step).min(size)).collect();
+        Self { entries, size, buckets, shards }
     }
 
-    /// The part of a buffer that a rank of the data axis updates.
-    pub fn shard(&self, data_rank: usize) -> Range<usize> {
-        shard_of(self.size, data_rank, self.shards)
+    /// The parts of a bucket that the ranks of the data axis update, in rank order.
+    pub fn parts(&self, bucket: usize) -> impl Iterator<Item = Range<usize>> + '_ {
+        let Range { start, end } = self.buckets[bucket];
+        let length = (end - start) / self.shards;
+        (0..self.shards).map(move |rank| start + rank * length..start + (rank + 1) * length)
+    }
+
+    /// The parts of a buffer that a rank of the data axis updates, one of each bucket.
+    pub fn shard(&self, data_rank: usize) -> Vec<Range<usize>> {
+        (0..self.buckets.len()).filter_map(|bucket| self.parts(bucket).nth(data_rank)).collect()
+    }
+
+    /// The layer whose backward pass writes the last gradients of a bucket; `None` for one without parameters.
+    pub fn completed_by(&self, bucket: usize) -> Option<LayerId> {
+        let Range { start, end } = self.buckets[bucket];
+        // The backward pass comes to the first of its layers last.
+        let first = self.entries.iter().find(|entry| entry.values.start < end && start < entry.values.end);
+        first.map(|entry| entry.share.layer)
     }
 }
 
@@ -85,12 +110,6 @@ impl Entry {
     }
 }
 
-/// One of equal shards of a buffer.
-pub fn shard_of(size: usize, shard: usize, shards: usize) -> Range<usize> {
-    let length = size / shards;
-    shard * length..(shard + 1) * length
-}
-
 /// The runs of indices of the whole parameter, in row-major order, that make up a share.
 fn whole_indices(share: &ParameterShare) -> impl Iterator<Item = Range<usize>> + '_ {
     let length = share.whole[share.dimension];
@@ -104,8 +123,10 @@ fn whole_indices(share: &ParameterShare) -> impl Iterator<Item = Range<usize>> +
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Channels;
     use crate::model::cost::Role;
+    use crate::model::parse::Edits;
+    use crate::model::{Channels, shipped};
+    use crate::plan::{Mode, plan};
 
     fn entry() -> Entry {
         let held: Channels = [1..2, 3..4].into_iter().collect();
@@ -117,6 +138,29 @@ mod tests {
     fn a_share_covers_the_indices_of_its_slice() {
         let indices: Vec<usize> = whole_indices(&entry().share).flatten().collect();
         assert_eq!(indices, [3, 4, 5, 9, 10, 11, 15, 16, 17, 21, 22, 23]);
+    }
+
+    #[test]
+    fn shards_are_an_equal_part_of_each_bucket_and_leave_nothing_out() {
+        let model = shipped::load("tiny", &Edits::default()).unwrap();
+        let plan = plan(&model, Mode::DataParallel.mesh(3).unwrap(), Mode::DataParallel).unwrap();
+        for bucket in [0, 1, 100, 1000] {
+            let layout = Layout::new(&plan, 0, bucket);
+            let shards: Vec<_> = (0..3).map(|rank| layout.shard(rank)).collect();
+            let sizes: Vec<usize> = shards.iter().map(|shard| shard.iter().map(Range::len).sum()).collect();
+            assert_eq!(sizes, [layout.size / 3; 3]);
+            let in_turn = (0..layout.buckets.len()).flat_map(|bucket| shards.iter().map(move |shard| &shard[bucket]));
+            let mut end = 0;
+            for part in in_turn {
+                assert_eq!((part.start, part.start % ALIGNMENT), (end, 0));
+                end = part.end;
+            }
+            assert_eq!(end, layout.size);
+            // Buckets are completed from the last to the first, each by a layer that has values in it.
+            let completed: Vec<_> =
+                (0..layout.buckets.len()).filter_map(|bucket| layout.completed_by(bucket)).collect();
+            assert!(completed.is_sorted() && completed[0] == layout.entries[0].share.layer, "{completed:?}");
+        }
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! the sum of gradients over the data axis and the update are each one pass over memory, cut into equal shards without
 //! regard to where a tensor ends.
 
-use super::layout::{Entry, Layout, Run, shard_of};
+use super::layout::{Entry, Layout, Run};
+use super::rank::Settings;
 use crate::checkpoint::TensorFile;
 use crate::checkpoint::tensors::pieces;
 use crate::comm::{Call, Collective, Stage};
@@ -21,17 +22,18 @@ const DRAWN_AT_ONCE: usize = 1 << 20;
 
 /// All parameters of a rank.
 pub struct Store {
-    /// The parameters in the model's order.
-    pub entries: Vec<Entry>,
+    /// Where each parameter lies.
+    pub layout: Layout,
     /// The values that the layers compute with. The ranks of the data axis hold the same ones, and where the transport
     /// has memory in common they hold them once.
     pub weights: Tensor,
     /// The gradients of the latest step, of this rank's examples, of the same type.
     pub gradients: Tensor,
-    /// The shard of the weights that this rank updates, in full precision: a part of `weights`, or what its bf16 values
-    /// are rounded from.
-    pub masters: Tensor,
-    shard: Range<usize>,
+    /// The shard of the weights that this rank updates, in full precision, a tensor for each bucket: parts of `weights`,
+    /// or what their bf16 values are rounded from.
+    pub masters: Vec<Tensor>,
+    /// Where the parts of the shard lie.
+    shard: Vec<Range<usize>>,
 }
 
 impl Store {
@@ -40,9 +42,9 @@ impl Store {
     ///
     /// # Errors
     /// What libtorch reports, as when memory runs out, and what the collective reports.
-    pub fn new(plan: &Plan, rank: usize, data: &mut dyn Collective, seed: u64, kind: Kind) -> Result<Self> {
-        let store = Self::zeros(plan, rank, data, kind)?;
-        store.entries.iter().try_for_each(|entry| store.draw(plan, entry, seed))?;
+    pub fn new(plan: &Plan, rank: usize, data: &mut dyn Collective, settings: Settings) -> Result<Self> {
+        let store = Self::zeros(plan, rank, data, settings)?;
+        store.layout.entries.iter().try_for_each(|entry| store.draw(plan, entry, settings.seed))?;
         store.round()
     }
 
@@ -55,48 +57,56 @@ impl Store {
         plan: &Plan,
         rank: usize,
         data: &mut dyn Collective,
-        kind: Kind,
+        settings: Settings,
         file: &TensorFile,
     ) -> Result<Self> {
-        let store = Self::zeros(plan, rank, data, kind)?;
+        let store = Self::zeros(plan, rank, data, settings)?;
         store.read(plan, &store.masters, file)?;
         store.round()
     }
 
-    fn zeros(plan: &Plan, rank: usize, data: &mut dyn Collective, kind: Kind) -> Result<Self> {
-        let layout = Layout::new(plan, plan.mesh.model_rank(rank));
+    fn zeros(plan: &Plan, rank: usize, data: &mut dyn Collective, settings: Settings) -> Result<Self> {
+        let kind = settings.kind;
+        let layout = Layout::new(plan, plan.mesh.model_rank(rank), settings.bucket);
         let (shard, size) = (layout.shard(data.rank()), layout.size as i64);
         let on_cpu = |kind| (kind, tch::Device::Cpu);
         let weights = data.common(&Call::new("all weights", Stage::Begin), Tensor::f_empty([size], on_cpu(kind))?)?;
-        let own = weights.f_narrow(0, shard.start as i64, shard.len() as i64)?;
-        let mut masters = if kind == Kind::BFloat16 { own.f_to_kind(Kind::Float)? } else { own };
-        let _ = masters.f_zero_()?;
+        let master = |part: &Range<usize>| -> Result<Tensor> {
+            let own = narrow(&weights, part)?;
+            let mut master = if kind == Kind::BFloat16 { own.f_to_kind(Kind::Float)? } else { own };
+            Ok(master.f_zero_()?)
+        };
+        let masters = shard.iter().map(master).collect::<Result<Vec<_>>>()?;
         let gradients = Tensor::f_zeros([size], on_cpu(kind))?;
-        Ok(Self { entries: layout.entries, weights, gradients, masters, shard })
+        Ok(Self { layout, weights, gradients, masters, shard })
     }
 
     /// Writes what the masters hold, rounded, to the values that layers compute with, where those are others.
     fn round(self) -> Result<Self> {
-        if let Some(mut shadow) = self.shadow()? {
-            shadow.f_copy_(&self.masters)?;
+        for (bucket, master) in self.masters.iter().enumerate() {
+            if let Some(mut shadow) = self.shadow(bucket)? {
+                shadow.f_copy_(master)?;
+            }
         }
         Ok(self)
     }
 
-    /// Reads this rank's shard of what lies like the weights, `[shard]`, from a file of whole parameters.
+    /// Reads this rank's shard of what lies like the weights, a tensor for each bucket, from a file of whole parameters.
     ///
     /// # Errors
     /// The file cannot be read, or lacks a parameter.
-    pub fn read(&self, plan: &Plan, target: &Tensor, file: &TensorFile) -> Result<()> {
+    pub fn read(&self, plan: &Plan, targets: &[Tensor], file: &TensorFile) -> Result<()> {
         let file = file.reader()?;
-        for entry in &self.entries {
+        for entry in &self.layout.entries {
             let name = cost::parameter_name(&plan.model, entry.share.layer, entry.share.role);
-            for Run { place, whole } in entry.runs(&self.shard) {
-                let begin = place - self.shard.start;
-                for indices in pieces(whole.clone()) {
-                    let at = begin + indices.start - whole.start;
-                    let mut target = target.f_narrow(0, at as i64, indices.len() as i64)?;
-                    target.f_copy_(&file.values(&name, indices)?)?;
+            for (part, target) in self.shard.iter().zip(targets) {
+                for Run { place, whole } in entry.runs(part) {
+                    let begin = place - part.start;
+                    for indices in pieces(whole.clone()) {
+                        let at = begin + indices.start - whole.start;
+                        let mut target = target.f_narrow(0, at as i64, indices.len() as i64)?;
+                        target.f_copy_(&file.values(&name, indices)?)?;
+                    }
                 }
             }
         }
@@ -114,63 +124,35 @@ impl Store {
             Role::Bias => Purpose::Biases,
         };
         let stream = Stream::new(seed, purpose, share.layer as u32, 0);
-        let mut drawn = Vec::with_capacity(DRAWN_AT_ONCE);
-        let mut to = entry.values.start.max(self.shard.start);
-        for Run { whole, .. } in entry.runs(&self.shard) {
-            let mut from = whole.start;
-            while from < whole.end {
-                let count = (whole.end - from).min(DRAWN_AT_ONCE - drawn.len());
-                let begin = drawn.len();
-                drawn.resize(begin + count, 0.0);
-                fill(&stream, parameter.distribution, from as u64, &mut drawn[begin..]);
-                from += count;
-                if drawn.len() == DRAWN_AT_ONCE {
-                    to = self.keep(to, &mut drawn)?;
-                }
-            }
-        }
-        self.keep(to, &mut drawn).map(|_| ())
+        let fill = |from, values: &mut [f64]| fill(&stream, parameter.distribution, from, values);
+        let parts = self.shard.iter().zip(&self.masters);
+        parts.into_iter().try_for_each(|(part, master)| draw_part(entry, part, master, fill))
     }
 
-    /// Moves drawn values to their place in the buffer; gives the place after them.
-    fn keep(&self, to: usize, drawn: &mut Vec<f64>) -> Result<usize> {
-        if drawn.is_empty() {
-            return Ok(to);
-        }
-        let mut target = self.masters.f_narrow(0, (to - self.shard.start) as i64, drawn.len() as i64)?;
-        target.f_copy_(&Tensor::from_slice(drawn))?;
-        let end = to + drawn.len();
-        drawn.clear();
-        Ok(end)
-    }
-
-    /// The own shard of the values that the layers compute with, where those are not the masters themselves.
+    /// The part of the own shard in a bucket, of the values that the layers compute with, where those are not the masters
+    /// themselves.
     ///
     /// # Errors
     /// What libtorch reports.
-    pub fn shadow(&self) -> Result<Option<Tensor>> {
-        let separate = self.masters.kind() != self.weights.kind();
-        Ok(if separate { Some(self.own_weights()?) } else { None })
+    pub fn shadow(&self, bucket: usize) -> Result<Option<Tensor>> {
+        let separate = self.masters[bucket].kind() != self.weights.kind();
+        Ok(if separate { Some(self.own_weights(bucket)?) } else { None })
     }
 
-    /// The own shard of `weights`.
+    /// The part of the own shard in a bucket of `weights`.
     ///
     /// # Errors
     /// What libtorch reports.
-    pub fn own_weights(&self) -> Result<Tensor> {
-        Ok(self.weights.f_narrow(0, self.shard.start as i64, self.shard.len() as i64)?)
+    pub fn own_weights(&self, bucket: usize) -> Result<Tensor> {
+        narrow(&self.weights, &self.shard[bucket])
     }
 
-    /// The shards of a buffer of this layout, for `shards` ranks.
+    /// The parts of a bucket of a buffer of this layout, one for each rank of the data axis.
     ///
     /// # Errors
     /// What libtorch reports.
-    pub fn shards(buffer: &Tensor, shards: usize) -> Result<Vec<Tensor>> {
-        let cut = |shard| {
-            let range = shard_of(buffer.numel(), shard, shards);
-            buffer.f_narrow(0, range.start as i64, range.len() as i64)
-        };
-        Ok((0..shards).map(cut).collect::<Result<Vec<_>, _>>()?)
+    pub fn parts(&self, buffer: &Tensor, bucket: usize) -> Result<Vec<Tensor>> {
+        self.layout.parts(bucket).map(|part| narrow(buffer, &part)).collect()
     }
 
     /// A view of a parameter, in its shape.
@@ -194,7 +176,8 @@ impl Store {
     /// # Errors
     /// What libtorch reports.
     pub fn of_layer(&self, layer: LayerId) -> Result<Option<Parameters>> {
-        let find = |role| self.entries.iter().find(|entry| entry.share.layer == layer && entry.share.role == role);
+        let find =
+            |role| self.layout.entries.iter().find(|entry| entry.share.layer == layer && entry.share.role == role);
         let Some(weight) = find(Role::Weight) else { return Ok(None) };
         let bias = find(Role::Bias);
         Ok(Some(Parameters {
@@ -204,6 +187,40 @@ impl Store {
             bias_gradient: bias.map(|entry| self.gradient(entry)).transpose()?,
         }))
     }
+}
+
+/// Draws those of a parameter's values that lie in a part of the shard and moves them to `master`.
+fn draw_part(entry: &Entry, part: &Range<usize>, master: &Tensor, fill: impl Fn(u64, &mut [f64])) -> Result<()> {
+    let mut drawn = Vec::with_capacity(DRAWN_AT_ONCE);
+    let mut to = entry.values.start.max(part.start) - part.start;
+    for Run { whole, .. } in entry.runs(part) {
+        let mut from = whole.start;
+        while from < whole.end {
+            let count = (whole.end - from).min(DRAWN_AT_ONCE - drawn.len());
+            let begin = drawn.len();
+            drawn.resize(begin + count, 0.0);
+            fill(from as u64, &mut drawn[begin..]);
+            from += count;
+            if drawn.len() == DRAWN_AT_ONCE {
+                to = keep(master, to, &mut drawn)?;
+            }
+        }
+    }
+    keep(master, to, &mut drawn).map(|_| ())
+}
+
+/// Moves drawn values to their place; gives the place after them.
+fn keep(master: &Tensor, to: usize, drawn: &mut Vec<f64>) -> Result<usize> {
+    let end = to + drawn.len();
+    if !drawn.is_empty() {
+        narrow(master, &(to..end))?.f_copy_(&Tensor::from_slice(drawn))?;
+        drawn.clear();
+    }
+    Ok(end)
+}
+
+fn narrow(tensor: &Tensor, range: &Range<usize>) -> Result<Tensor> {
+    Ok(tensor.f_narrow(0, range.start as i64, range.len() as i64)?)
 }
 
 /// Values of a distribution, by their indices from `first` on.
@@ -231,7 +248,12 @@ mod tests {
 
     fn alone(plan: &Plan, rank: usize, seed: u64, kind: Kind) -> Store {
         let mut group = local::group(&[rank]);
-        Store::new(plan, rank, &mut group[0], seed, kind).unwrap()
+        Store::new(plan, rank, &mut group[0], settings(seed, kind)).unwrap()
+    }
+
+    /// Buckets that are much smaller than the parameters.
+    fn settings(seed: u64, kind: Kind) -> Settings {
+        Settings { seed, kind, momentum: 0.0, weight_decay: 0.0, bucket: 500, early_exchange: true }
     }
 
     #[test]
@@ -242,7 +264,7 @@ mod tests {
         let reference = alone(&whole, 0, 7, Kind::Double);
         for rank in 0..3 {
             let store = alone(&split, rank, 7, Kind::Double);
-            for (entry, whole) in store.entries.iter().zip(&reference.entries) {
+            for (entry, whole) in store.layout.entries.iter().zip(&reference.layout.entries) {
                 let indices: Vec<i64> = entry.share.held.ranges().flatten().map(|index| index as i64).collect();
                 let dimension = entry.share.dimension as i64;
                 let expected = reference.weight(whole).unwrap().index_select(dimension, &Tensor::from_slice(&indices));
@@ -260,7 +282,7 @@ mod tests {
             let stores: Vec<Store> = thread::scope(|scope| {
                 let start = |(rank, mut group): (usize, local::Local)| {
                     let plan = &plan;
-                    scope.spawn(move || Store::new(plan, rank, &mut group, 7, kind).unwrap())
+                    scope.spawn(move || Store::new(plan, rank, &mut group, settings(7, kind)).unwrap())
                 };
                 let ranks: Vec<_> = local::group(&[0, 1, 2]).into_iter().enumerate().map(start).collect();
                 ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
@@ -270,13 +292,15 @@ mod tests {
         let whole = alone(&single, 0, 7, Kind::Double);
         let shared = draw_in_turn(Kind::Double);
         assert!(shared.iter().all(|store| store.weights.data_ptr() == shared[0].weights.data_ptr()));
-        for entry in &whole.entries {
+        for entry in &whole.layout.entries {
             assert_eq!(shared[0].weight(entry).unwrap(), whole.weight(entry).unwrap());
         }
         let rounded = draw_in_turn(Kind::BFloat16);
-        let in_turn: Vec<&Tensor> = rounded.iter().map(|store| &store.masters).collect();
+        let buckets = 0..rounded[0].masters.len();
+        let in_turn: Vec<&Tensor> =
+            buckets.flat_map(|bucket| rounded.iter().map(move |store| &store.masters[bucket])).collect();
         let masters = Tensor::cat(&in_turn, 0);
-        for entry in &whole.entries {
+        for entry in &whole.layout.entries {
             let expected = whole.weight(entry).unwrap().to_kind(Kind::Float);
             assert_eq!(entry.view(&masters).unwrap(), expected);
             assert_eq!(rounded[1].weight(entry).unwrap(), expected.to_kind(Kind::BFloat16));
@@ -288,7 +312,7 @@ mod tests {
         let model = shipped::load("quick", &Edits::default()).unwrap();
         let plan = plan(&model, Mode::Single.mesh(1).unwrap(), Mode::Single).unwrap();
         let store = alone(&plan, 0, 1, Kind::Double);
-        for entry in store.entries.iter().filter(|entry| entry.share.whole.len() > 1) {
+        for entry in store.layout.entries.iter().filter(|entry| entry.share.whole.len() > 1) {
             // quick's weights are Kaiming-normal, its biases zero.
             let fan_in: usize = entry.share.whole[1..].iter().product();
             let weight = store.weight(entry).unwrap();
@@ -301,7 +325,7 @@ mod tests {
                 weight.mean(Kind::Double).double_value(&[]).abs() < 6.0 * expected / (weight.numel() as f64).sqrt()
             );
         }
-        let biases = store.entries.iter().filter(|entry| entry.share.whole.len() == 1);
+        let biases = store.layout.entries.iter().filter(|entry| entry.share.whole.len() == 1);
         assert!(
             biases.map(|entry| store.weight(entry).unwrap()).all(|bias| bias.count_nonzero(0).int64_value(&[]) == 0)
         );

@@ -1,22 +1,30 @@
 //! A rank and its training step.
+//!
+//! * [`exchanges`] how activations and their gradients travel, and what is under way
+//! * [`update`] the sum of gradients over the data axis, the update, the gathering of weights
+//! * [`accounts`] what a rank tells about itself
 
+mod accounts;
+mod exchanges;
+mod update;
+
+use self::exchanges::Brought;
 use super::agreement::{Agreed, Word, agree};
-use super::exchange;
 use super::gradients::Gradients;
 use super::input::DeviceBatch;
-use super::layout::Layout;
 use super::parameters::Store;
-use super::phases::{Phase, Phases, Stopwatch};
+use super::phases::{Phase, Stopwatch};
 use super::profile::Profile;
 use super::recording::{Quantity, Recording};
 use super::table;
 use crate::checkpoint::Checkpoint;
-use crate::comm::{Call, Form, Groups, Stage, Traffic};
+use crate::comm::{Call, Groups, Stage, Ticket};
 use crate::error::{Error, Result};
 use crate::layers::{Context, Layer, Loss, Outcome};
 use crate::model::{ActivationId, LayerId};
 use crate::optim::Sgd;
-use crate::plan::{ExchangeId, Operation, Placement, Plan, Read};
+use crate::plan::{ExchangeId, Placement, Plan, Read};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 use tch::{Kind, Tensor};
@@ -33,6 +41,10 @@ pub struct Settings {
     pub momentum: f64,
     /// SGD's weight decay.
     pub weight_decay: f64,
+    /// About how many gradients are summed over the data axis together; 0: all.
+    pub bucket: usize,
+    /// Whether exchanges begin as soon as what they bring is there, and not when it is needed.
+    pub early_exchange: bool,
 }
 
 /// One rank: its share of the network, of the parameters, and its place in the groups.
@@ -44,6 +56,11 @@ pub struct Rank {
     store: Store,
     optimizer: Sgd,
     groups: Groups,
+    early_exchange: bool,
+    /// The size of buckets that was asked for.
+    bucket: usize,
+    /// The buckets whose gradients are on their way, in the order in which they were started.
+    reducing: VecDeque<(usize, Ticket)>,
     watch: Stopwatch,
     needs_gradient: Vec<bool>,
     /// For each layer, what nothing reads after it.
@@ -52,13 +69,14 @@ pub struct Rank {
     profile: Profile,
 }
 
-/// What a rank alone keeps between steps: its shard of what lies like the weights, in full precision.
+/// What a rank alone keeps between steps: its shard of what lies like the weights, in full precision, a tensor for each
+/// bucket.
 #[derive(Debug)]
 pub struct Shard {
-    /// The weights, `[shard]`.
-    pub masters: Tensor,
-    /// The velocities, `[shard]`; `None` without momentum.
-    pub velocity: Option<Tensor>,
+    /// The weights.
+    pub masters: Vec<Tensor>,
+    /// The velocities; `None` without momentum.
+    pub velocities: Option<Vec<Tensor>>,
 }
 
 impl Rank {
@@ -67,9 +85,9 @@ impl Rank {
     /// # Errors
     /// What libtorch reports, as when memory runs out.
     pub fn new(plan: Arc<Plan>, rank: usize, mut groups: Groups, settings: Settings) -> Result<Self> {
-        let store = Store::new(&plan, rank, groups.data.as_mut(), settings.seed, settings.kind)?;
+        let store = Store::new(&plan, rank, groups.data.as_mut(), settings)?;
         let optimizer = optimizer(&store, settings)?;
-        Self::with(plan, rank, groups, store, optimizer)
+        Self::with(plan, rank, groups, settings, store, optimizer)
     }
 
     /// A rank where a checkpoint ends.
@@ -83,15 +101,22 @@ impl Rank {
         settings: Settings,
         checkpoint: &Checkpoint,
     ) -> Result<Self> {
-        let store = Store::restored(&plan, rank, groups.data.as_mut(), settings.kind, &checkpoint.model)?;
+        let store = Store::restored(&plan, rank, groups.data.as_mut(), settings, &checkpoint.model)?;
         let optimizer = optimizer(&store, settings)?;
-        if let (Some(velocity), Some(file)) = (optimizer.velocity(), &checkpoint.optimizer) {
-            store.read(&plan, velocity, file)?;
+        if let (Some(velocities), Some(file)) = (optimizer.velocities(), &checkpoint.optimizer) {
+            store.read(&plan, velocities, file)?;
         }
-        Self::with(plan, rank, groups, store, optimizer)
+        Self::with(plan, rank, groups, settings, store, optimizer)
     }
 
-    fn with(plan: Arc<Plan>, rank: usize, groups: Groups, store: Store, optimizer: Sgd) -> Result<Self> {
+    fn with(
+        plan: Arc<Plan>,
+        rank: usize,
+        groups: Groups,
+        settings: Settings,
+        store: Store,
+        optimizer: Sgd,
+    ) -> Result<Self> {
         let needs_gradient = plan.model.needs_gradient();
         let mut layers = Vec::with_capacity(plan.model.layers.len());
         for layer in 0..plan.model.layers.len() {
@@ -110,6 +135,9 @@ impl Rank {
             store,
             optimizer,
             groups,
+            early_exchange: settings.early_exchange,
+            bucket: settings.bucket,
+            reducing: VecDeque::new(),
             watch,
             needs_gradient,
             released,
@@ -134,6 +162,7 @@ impl Rank {
             let _ = self.store.gradients.f_zero_()?;
             Outcome::default()
         };
+        self.start_reductions(None)?;
         self.update(learning_rate)?;
         Ok(outcome)
     }
@@ -163,7 +192,7 @@ impl Rank {
         let plan = Arc::clone(&self.plan);
         let context = Context { training, masks: &batch.masks };
         let mut activations: Vec<Option<Tensor>> = vec![Some(batch.image.shallow_clone())];
-        let mut brought: Vec<Option<Tensor>> = plan.exchanges.iter().map(|_| None).collect();
+        let mut brought: Vec<Brought> = plan.exchanges.iter().map(|_| Brought::Nothing).collect();
         self.watch.enter(Phase::Forward);
         let last = plan.model.layers.len() - 1;
         for layer in 0..last {
@@ -175,12 +204,13 @@ impl Rank {
             if plan.placements[layer + 1] != Placement::Partial {
                 self.record(Quantity::Activation(layer + 1), &output);
             }
+            self.start_exchanges(layer + 1, &output, &mut brought)?;
             activations.push(Some(output));
             for &activation in &self.released[layer].activations {
                 activations[activation] = None;
             }
             for &exchange in &self.released[layer].exchanges {
-                brought[exchange] = None;
+                brought[exchange] = Brought::Nothing;
             }
         }
         let logits = self.inputs(last, &activations, &mut brought)?;
@@ -195,7 +225,7 @@ impl Rank {
         &mut self,
         layer: LayerId,
         activations: &[Option<Tensor>],
-        brought: &mut [Option<Tensor>],
+        brought: &mut [Brought],
     ) -> Result<Vec<Tensor>> {
         let plan = Arc::clone(&self.plan);
         let mut inputs = Vec::with_capacity(2);
@@ -205,14 +235,7 @@ impl Rank {
             inputs.push(match source {
                 Read::Held => held()?.shallow_clone(),
                 Read::Part(parts) => crate::layers::select(held()?, &parts[self.groups.model.rank()])?,
-                &Read::Exchanged(id) => match &brought[id] {
-                    Some(tensor) => tensor.shallow_clone(),
-                    None => {
-                        let tensor = self.exchange(id, Stage::Forward, held()?)?;
-                        brought[id] = Some(tensor.shallow_clone());
-                        tensor
-                    }
-                },
+                &Read::Exchanged(id) => self.brought(id, held()?, &mut brought[id])?,
             });
         }
         Ok(inputs)
@@ -228,171 +251,32 @@ impl Rank {
         let of_logits = self.loss.backward(batch.global_examples).map_err(|error| self.in_layer(last, error))?;
         self.profile.backward(last, begin);
         gradients.deliver(&plan, last, vec![Some(of_logits)])?;
+        self.start_exchanges_back(last, &mut gradients)?;
         for layer in (0..last).rev() {
             if !self.needs_gradient[layer + 1] {
                 continue;
             }
-            // Every reader of this layer's output has had its turn: what they read through exchanges comes home.
-            for (id, exchanged) in gradients.take_exchanged(&plan, layer + 1) {
-                let own = self.exchange(id, Stage::Backward, &exchanged)?;
-                gradients.add_to_activation(layer + 1, own)?;
-            }
-            let gradient = gradients.take(layer + 1)?;
+            let gradient = self.come_home(layer + 1, &mut gradients)?;
             self.record(Quantity::Gradient(layer + 1), &gradient);
             let begin = Instant::now();
             let of_inputs =
                 self.layers[layer].backward(&gradient, &context).map_err(|error| self.in_layer(layer, error))?;
             self.profile.backward(layer, begin);
             gradients.deliver(&plan, layer, of_inputs)?;
+            // What goes to other ranks travels while the gradients of the weights are computed, and those of the weights
+            // while the backward pass goes on.
+            self.start_exchanges_back(layer, &mut gradients)?;
+            let begin = Instant::now();
+            self.layers[layer].backward_parameters(&gradient).map_err(|error| self.in_layer(layer, error))?;
+            self.profile.backward(layer, begin);
+            self.start_reductions(Some(layer))?;
         }
         Ok(())
-    }
-
-    /// Sums the gradients over the data axis and updates the weights: each rank of the axis does a shard of them.
-    fn update(&mut self, learning_rate: f64) -> Result<()> {
-        let parts = Store::shards(&self.store.gradients, self.groups.data.size())?;
-        self.watch.enter(Phase::Reduce);
-        let call = Call::new("all gradients", Stage::Reduce);
-        // The update adds the ranks' gradients up on its own way through memory, in fp32 and in rank order.
-        let gradients = self.groups.data.all_to_all(&call, &parts)?;
-        self.leave_collective(Phase::Optimizer);
-        self.optimizer.step(&self.store.masters, self.store.shadow()?.as_ref(), &gradients, learning_rate)?;
-        self.gather_weights(Stage::Update)?;
-        self.watch.enter(Phase::Data);
-        Ok(())
-    }
-
-    /// Brings the shards of the weights that the other ranks of the data axis have written.
-    fn gather_weights(&mut self, stage: Stage) -> Result<()> {
-        let before = self.watch.enter(Phase::Reduce);
-        let gathered = self.groups.data.all_gather(&Call::new("all weights", stage), &self.store.own_weights()?)?;
-        let shards = Store::shards(&self.store.weights, gathered.len())?;
-        for (mut shard, arrived) in shards.into_iter().zip(gathered) {
-            // In memory that the ranks have in common it is there already.
-            if shard.data_ptr() != arrived.data_ptr() {
-                shard.f_copy_(&arrived)?;
-            }
-        }
-        self.leave_collective(before);
-        Ok(())
-    }
-
-    fn exchange(&mut self, id: usize, stage: Stage, tensor: &Tensor) -> Result<Tensor> {
-        let plan = Arc::clone(&self.plan);
-        let exchange = &plan.exchanges[id];
-        let call = Call::new(&plan.model.layers[exchange.reader].name, stage);
-        let before = self.watch.enter(Phase::Exchange);
-        let comm = self.groups.model.as_mut();
-        let result = match stage {
-            Stage::Backward => exchange::backward(exchange, comm, &call, tensor),
-            _ => exchange::forward(exchange, comm, &call, tensor),
-        };
-        self.leave_collective(before);
-        let result = result.map_err(|error| self.in_layer(exchange.reader, error))?;
-        if exchange.operation == Operation::AllReduce && stage == Stage::Forward {
-            self.record(Quantity::Activation(exchange.source), &result);
-        }
-        Ok(result)
-    }
-}
-
-impl Rank {
-    /// The time spent since the last call of this, by phase, and what travelled: activations, gradients and weights, not
-    /// the few words in which the ranks agree.
-    pub fn lap(&mut self) -> (Phases, Traffic) {
-        let mut traffic = Traffic::default();
-        for group in [&mut self.groups.model, &mut self.groups.data] {
-            let part = group.take_traffic();
-            traffic.sent_bytes += part.sent_bytes;
-            traffic.received_bytes += part.received_bytes;
-        }
-        (self.watch.lap(), traffic)
-    }
-
-    /// The weights in full precision, in the layout of the store: what the ranks of the data axis keep a shard each of.
-    /// Every rank of the axis must call it.
-    ///
-    /// # Errors
-    /// What the collective reports.
-    pub fn full_weights(&mut self) -> Result<Tensor> {
-        let shards = self.groups.data.all_gather(&Call::new("full weights", Stage::Update), &self.store.masters)?;
-        Ok(Tensor::f_cat(&shards, 0)?)
-    }
-
-    /// What each rank alone keeps between steps, brought to the first rank, in rank order; `None` on the others. Where
-    /// the ranks have memory in common it is that which the next step writes to.
-    ///
-    /// # Errors
-    /// What the collective reports.
-    pub fn shards(&mut self) -> Result<Option<Vec<Shard>>> {
-        let masters = self.store.masters.shallow_clone();
-        let masters = self.bring_to_first("the weights", masters)?;
-        let velocities = match self.optimizer.velocity().map(Tensor::shallow_clone) {
-            Some(velocity) => self.bring_to_first("the velocities", velocity)?.into_iter().map(Some).collect(),
-            None => masters.iter().map(|_| None).collect::<Vec<_>>(),
-        };
-        let shards = masters.into_iter().zip(velocities).map(|(masters, velocity)| Shard { masters, velocity });
-        Ok((self.rank == 0).then(|| shards.collect()))
-    }
-
-    /// The shards of all ranks, on the first rank; none on the others.
-    fn bring_to_first(&mut self, what: &str, own: Tensor) -> Result<Vec<Tensor>> {
-        let plan = Arc::clone(&self.plan);
-        let world = &mut self.groups.world;
-        let form = |rank| {
-            let length = Layout::new(&plan, plan.mesh.model_rank(rank)).shard(plan.mesh.data_rank(rank)).len();
-            Form { shape: vec![length as i64], ..Form::of(&own) }
-        };
-        let receives = (0..world.size()).map(|rank| (self.rank == 0).then(|| form(rank))).collect();
-        let mut sends: Vec<Option<Tensor>> = (0..world.size()).map(|_| None).collect();
-        sends[0] = Some(own);
-        let arrived = world.send_receive(&Call::new(what, Stage::Save), sends, receives)?;
-        Ok(arrived.into_iter().flatten().collect())
-    }
-
-    /// The parameters, as they are now.
-    pub fn store(&self) -> &Store {
-        &self.store
-    }
-
-    /// The time that each layer has taken since the last call of this.
-    pub fn take_profile(&mut self) -> Profile {
-        std::mem::replace(&mut self.profile, Profile::new(self.plan.model.layers.len()))
-    }
-
-    /// Keeps every activation and gradient from now on, until the recording is taken.
-    pub fn start_recording(&mut self) {
-        self.recording = Some(Recording::default());
-    }
-
-    /// What was recorded.
-    pub fn take_recording(&mut self) -> Recording {
-        self.recording.take().unwrap_or_default()
-    }
-
-    fn record(&mut self, quantity: Quantity, tensor: &Tensor) {
-        if let Some(recording) = &mut self.recording {
-            let (Quantity::Activation(activation) | Quantity::Gradient(activation)) = quantity;
-            let channels = self.plan.held(activation, self.plan.mesh.model_rank(self.rank));
-            recording.keep(quantity, channels, tensor);
-        }
-    }
-
-    /// Enters the phase after a collective; what it spent waiting for others counts as waiting.
-    fn leave_collective(&mut self, next: Phase) {
-        for group in [&mut self.groups.world, &mut self.groups.model, &mut self.groups.data] {
-            self.watch.waited(group.take_waited());
-        }
-        self.watch.enter(next);
-    }
-
-    fn in_layer(&self, layer: LayerId, error: Error) -> Error {
-        error.within(format!("rank {}: layer {}", self.rank, self.plan.model.layers[layer].name))
     }
 }
 
 fn optimizer(store: &Store, settings: Settings) -> Result<Sgd> {
-    Sgd::new(settings.momentum, settings.weight_decay, store.masters.numel(), store.masters.kind())
+    Sgd::new(settings.momentum, settings.weight_decay, &store.masters)
 }
 
 /// What the forward pass need not hold any longer after a layer.

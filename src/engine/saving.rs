@@ -1,6 +1,7 @@
 //! Checkpoints, seen from the loop: when one is due, and how the shards of the ranks become whole parameters. (The way
 //! back is [`super::parameters::Store::read`].)
 
+use super::job::settings;
 use super::layout::{Layout, Run};
 use super::rank::Shard;
 use super::session::Job;
@@ -25,6 +26,7 @@ pub struct Saving {
     precision: &'static str,
     seed: u64,
     batch_size: usize,
+    bucket: usize,
 }
 
 impl Saving {
@@ -36,6 +38,7 @@ impl Saving {
             precision: recipe.train.precision.resolved().name(),
             seed: recipe.seed,
             batch_size: recipe.train.batch_size,
+            bucket: settings(recipe).bucket,
         })
     }
 
@@ -58,7 +61,8 @@ impl Saving {
     /// The file system's, as on a full disk.
     pub fn write(&self, plan: &Plan, position: Position, shards: &[Shard]) -> Result<PathBuf> {
         let tensors = described(&plan.model);
-        let layouts: Vec<Layout> = (0..plan.mesh.model).map(|model_rank| Layout::new(plan, model_rank)).collect();
+        let layout = |model_rank| Layout::new(plan, model_rank, self.bucket);
+        let layouts: Vec<Layout> = (0..plan.mesh.model).map(layout).collect();
         let about = About {
             model: plan.model.name.clone(),
             precision: self.precision.to_owned(),
@@ -67,9 +71,9 @@ impl Saving {
             mesh: plan.mesh.to_string(),
             mode: plan.mode.name().to_owned(),
         };
-        let masters: Vec<&Tensor> = shards.iter().map(|shard| &shard.masters).collect();
-        let velocities: Option<Vec<&Tensor>> = shards.iter().map(|shard| shard.velocity.as_ref()).collect();
-        let kind = masters.first().map_or(Kind::Float, |masters| masters.kind());
+        let masters: Vec<&[Tensor]> = shards.iter().map(|shard| &shard.masters[..]).collect();
+        let velocities: Option<Vec<&[Tensor]>> = shards.iter().map(|shard| shard.velocities.as_deref()).collect();
+        let kind = masters.first().and_then(|masters| masters.first()).map_or(Kind::Float, Tensor::kind);
         let of_model = |index, indices| whole(plan, &layouts, &masters, index, indices);
         let velocities_of_all = velocities.as_deref().unwrap_or_default();
         let of_optimizer = |index, indices| whole(plan, &layouts, velocities_of_all, index, indices);
@@ -92,24 +96,26 @@ pub fn described(model: &Model) -> Vec<Described> {
 fn whole(
     plan: &Plan,
     layouts: &[Layout],
-    shards: &[&Tensor],
+    shards: &[&[Tensor]],
     parameter: usize,
     indices: Range<usize>,
 ) -> Result<Vec<u8>> {
-    let width = shards.first().map_or(0, |shard| shard.kind().elt_size_in_bytes());
+    let kind = shards.first().and_then(|shard| shard.first()).map(Tensor::kind);
+    let width = kind.map_or(0, |kind| kind.elt_size_in_bytes());
     let mut bytes = vec![0; indices.len() * width];
     for (rank, shard) in shards.iter().enumerate() {
         let layout = &layouts[plan.mesh.model_rank(rank)];
-        let part = layout.shard(plan.mesh.data_rank(rank));
-        for Run { place, whole } in layout.entries[parameter].runs(&part) {
-            let wanted = whole.start.max(indices.start)..whole.end.min(indices.end);
-            if wanted.is_empty() {
-                continue;
+        for (part, values) in layout.shard(plan.mesh.data_rank(rank)).iter().zip(*shard) {
+            for Run { place, whole } in layout.entries[parameter].runs(part) {
+                let wanted = whole.start.max(indices.start)..whole.end.min(indices.end);
+                if wanted.is_empty() {
+                    continue;
+                }
+                let at = place - part.start + wanted.start - whole.start;
+                let values = values.f_narrow(0, at as i64, wanted.len() as i64)?;
+                let first = wanted.start - indices.start;
+                values.f_copy_data_u8(&mut bytes[first * width..(first + wanted.len()) * width], wanted.len())?;
             }
-            let at = place - part.start + wanted.start - whole.start;
-            let values = shard.f_narrow(0, at as i64, wanted.len() as i64)?;
-            let first = wanted.start - indices.start;
-            values.f_copy_data_u8(&mut bytes[first * width..(first + wanted.len()) * width], wanted.len())?;
         }
     }
     Ok(bytes)

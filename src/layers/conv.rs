@@ -1,9 +1,9 @@
 //! Convolution. A rank's share is a list of kernel calls: one for whole groups that lie side by side, one for each
 //! part of a group.
 
-use super::{Context, Layer, Parameters, kept};
+use super::{Context, Layer, Parameters, kept, still_kept};
 use crate::error::Result;
-use crate::torch::{Sliding, convolution_backward};
+use crate::torch::{Sliding, convolution_backward_input, convolution_backward_weight};
 use std::ops::Range;
 use tch::Tensor;
 
@@ -38,6 +38,12 @@ fn narrow(tensor: &Tensor, dimension: i64, range: &Range<usize>) -> Result<Tenso
     Ok(tensor.f_narrow(dimension, range.start as i64, range.len() as i64)?)
 }
 
+impl Conv {
+    fn sliding(&self, call: &ConvCall) -> Sliding {
+        Sliding { stride: self.stride, padding: self.padding, groups: call.groups as i64 }
+    }
+}
+
 impl Layer for Conv {
     fn forward(&mut self, inputs: &[Tensor], context: &Context) -> Result<Tensor> {
         let mut outputs = Vec::with_capacity(self.calls.len());
@@ -56,37 +62,40 @@ impl Layer for Conv {
     }
 
     fn backward(&mut self, gradient: &Tensor, _: &Context) -> Result<Vec<Option<Tensor>>> {
-        let input = kept(&mut self.saved)?;
-        let whole = match &self.calls[..] {
-            [call] => call.input.len() as i64 == input.size()[1],
-            _ => false,
+        if !self.wants_input_gradient {
+            return Ok(vec![None]);
+        }
+        let input = still_kept(&self.saved)?;
+        let part = |call: &ConvCall| -> Result<Tensor> {
+            let weight = narrow(&self.parameters.weight, 0, &call.output)?;
+            let (gradient, input) = (narrow(gradient, 1, &call.output)?, narrow(&input, 1, &call.input)?);
+            convolution_backward_input(&gradient, &input, &weight, self.sliding(call))
         };
-        let mut input_gradient = match self.wants_input_gradient && !whole {
-            true => Some(input.f_zeros_like()?),
-            false => None,
-        };
-        for call in &self.calls {
-            let sliding = Sliding { stride: self.stride, padding: self.padding, groups: call.groups as i64 };
-            let gradients = convolution_backward(
-                &narrow(gradient, 1, &call.output)?,
-                &narrow(&input, 1, &call.input)?,
-                &narrow(&self.parameters.weight, 0, &call.output)?,
-                sliding,
-                self.wants_input_gradient,
-                self.parameters.bias.is_some(),
-            )?;
-            narrow(&self.parameters.weight_gradient, 0, &call.output)?.f_copy_(&gradients.weight)?;
-            if let (Some(target), Some(bias)) = (&self.parameters.bias_gradient, &gradients.bias) {
-                narrow(target, 0, &call.output)?.f_copy_(bias)?;
-            }
-            match (&input_gradient, gradients.input) {
-                (Some(sum), Some(part)) => {
-                    let _ = narrow(sum, 1, &call.input)?.f_add_(&part)?;
+        match &self.calls[..] {
+            [call] if call.input.len() as i64 == input.size()[1] => Ok(vec![Some(part(call)?)]),
+            calls => {
+                let sum = input.f_zeros_like()?;
+                for call in calls {
+                    let _ = narrow(&sum, 1, &call.input)?.f_add_(&part(call)?)?;
                 }
-                (None, part) => input_gradient = part,
-                (Some(_), None) => {}
+                Ok(vec![Some(sum)])
             }
         }
-        Ok(vec![input_gradient])
+    }
+
+    fn backward_parameters(&mut self, gradient: &Tensor) -> Result<()> {
+        let input = kept(&mut self.saved)?;
+        for call in &self.calls {
+            let (gradient, input) = (narrow(gradient, 1, &call.output)?, narrow(&input, 1, &call.input)?);
+            let weight = narrow(&self.parameters.weight, 0, &call.output)?;
+            let wants_bias = self.parameters.bias.is_some();
+            let (of_weight, of_bias) =
+                convolution_backward_weight(&gradient, &input, &weight, self.sliding(call), wants_bias)?;
+            narrow(&self.parameters.weight_gradient, 0, &call.output)?.f_copy_(&of_weight)?;
+            if let (Some(target), Some(bias)) = (&self.parameters.bias_gradient, &of_bias) {
+                narrow(target, 0, &call.output)?.f_copy_(bias)?;
+            }
+        }
+        Ok(())
     }
 }

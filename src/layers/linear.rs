@@ -25,12 +25,13 @@ impl Layer for Linear {
     }
 
     fn backward(&mut self, gradient: &Tensor, _: &Context) -> Result<Vec<Option<Tensor>>> {
+        let wanted = self.wants_input_gradient.then(|| gradient.f_mm(&self.parameters.weight));
+        Ok(vec![wanted.transpose()?])
+    }
+
+    fn backward_parameters(&mut self, gradient: &Tensor) -> Result<()> {
         let input = kept(&mut self.saved)?;
         let _ = gradient.f_tr()?.f_mm_out(&self.parameters.weight_gradient, &input)?;
-        let summed = gradient.f_sum_dim_intlist(0, false, None::<Kind>)?;
-        self.parameters.keep_bias_gradient(&summed)?;
-        let input_gradient =
-            if self.wants_input_gradient { Some(gradient.f_mm(&self.parameters.weight)?) } else { None };
-        Ok(vec![input_gradient])
+        self.parameters.keep_bias_gradient(&gradient.f_sum_dim_intlist(0, false, None::<Kind>)?)
     }
 }

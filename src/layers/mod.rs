@@ -42,12 +42,21 @@ pub trait Layer {
     /// What libtorch reports.
     fn forward(&mut self, inputs: &[Tensor], context: &Context) -> Result<Tensor>;
 
-    /// From the gradient of the output to those of the inputs, in order; `None` where no gradient is wanted. Writes
-    /// the gradients of the parameters, and drops what the forward pass kept.
+    /// From the gradient of the output to those of the inputs, in order; `None` where no gradient is wanted.
     ///
     /// # Errors
     /// What libtorch reports.
     fn backward(&mut self, gradient: &Tensor, context: &Context) -> Result<Vec<Option<Tensor>>>;
+
+    /// Writes the gradients of the parameters, from the gradient that [`Layer::backward`] has had just before, and drops
+    /// what the forward pass kept for it. On its own, because the gradients of the inputs may be on their way to other
+    /// ranks meanwhile.
+    ///
+    /// # Errors
+    /// What libtorch reports.
+    fn backward_parameters(&mut self, _gradient: &Tensor) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// The parameters of a layer and their gradients: views into the buffers of the rank.
@@ -74,4 +83,9 @@ impl Parameters {
 /// What the forward pass kept for the backward pass.
 fn kept<T>(saved: &mut Option<T>) -> Result<T> {
     saved.take().ok_or_else(|| Error::failed("a backward pass without a forward pass in training before it"))
+}
+
+/// Like [`kept`], where it is needed once more.
+fn still_kept(saved: &Option<Tensor>) -> Result<Tensor> {
+    kept(&mut saved.as_ref().map(Tensor::shallow_clone))
 }

@@ -2,42 +2,48 @@
 
 use crate::error::Result;
 use crate::torch::{UpdateRule, Updated, update};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 /// `g <- g + decay * w; v <- momentum * v + g; w <- w - rate * v`, with `v = g` in the first step.
 ///
-/// Works on a shard of a rank's flat parameters: each rank of the data axis updates its own and keeps only its own
-/// velocities.
+/// Works on a shard of a rank's flat parameters, which lies in several parts: each rank of the data axis updates its own
+/// and keeps only its own velocities.
 pub struct Sgd {
     momentum: f64,
     decay: f64,
-    velocity: Option<Tensor>,
+    velocities: Vec<Tensor>,
 }
 
 impl Sgd {
-    /// An optimizer for a shard of `size` weights of type `kind`.
+    /// An optimizer for the parts of a shard.
     ///
     /// # Errors
     /// What libtorch reports, as when memory runs out.
-    pub fn new(momentum: f64, decay: f64, size: usize, kind: Kind) -> Result<Self> {
-        let velocity = match momentum {
-            0.0 => None,
-            _ => Some(Tensor::f_zeros([size as i64], (kind, tch::Device::Cpu))?),
-        };
-        Ok(Self { momentum, decay, velocity })
+    pub fn new(momentum: f64, decay: f64, shard: &[Tensor]) -> Result<Self> {
+        let parts = if momentum == 0.0 { &[] } else { shard };
+        let velocities = parts.iter().map(Tensor::f_zeros_like).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { momentum, decay, velocities })
     }
 
-    /// The velocities, `[size]`; `None` without momentum.
-    pub fn velocity(&self) -> Option<&Tensor> {
-        self.velocity.as_ref()
+    /// The velocities of each part; `None` without momentum.
+    pub fn velocities(&self) -> Option<&[Tensor]> {
+        (!self.velocities.is_empty()).then_some(&self.velocities[..])
     }
 
-    /// Updates `weights` in place with the sum of `gradients`, and writes them, rounded, to `shadow`; all `[size]`.
+    /// Updates `weights`, a part of the shard, in place with the sum of `gradients`, and writes them, rounded, to
+    /// `shadow`; all of one size.
     ///
     /// # Errors
     /// What libtorch reports.
-    pub fn step(&mut self, weights: &Tensor, shadow: Option<&Tensor>, gradients: &[Tensor], rate: f64) -> Result<()> {
-        let target = Updated { weights, velocity: self.velocity.as_ref(), shadow };
+    pub fn step(
+        &mut self,
+        part: usize,
+        weights: &Tensor,
+        shadow: Option<&Tensor>,
+        gradients: &[Tensor],
+        rate: f64,
+    ) -> Result<()> {
+        let target = Updated { weights, velocity: self.velocities.get(part), shadow };
         update(&target, gradients, UpdateRule { rate, momentum: self.momentum, decay: self.decay })
     }
 }

@@ -131,6 +131,10 @@ pub struct ParallelSettings {
     pub threads: usize,
     /// How long a rank waits for the others before it takes them for lost, where they are processes.
     pub timeout: Duration,
+    /// Mebibytes of gradients that are summed over the data axis together; 0: all of them.
+    pub bucket_mib: usize,
+    /// Whether exchanges begin as soon as what they bring is there, and not when it is needed.
+    pub early_exchange: bool,
 }
 
 /// When checkpoints are written. One is written at the end of a run in any case, also of one that is stopped.
@@ -394,7 +398,15 @@ fn read_parallel(keys: &mut Keys) -> Result<ParallelSettings> {
     let timeout = duration::parse(&timeout).map_err(in_context)?;
     let mode = if mode == "auto" { None } else { Some(mode.parse().map_err(in_context)?) };
     let mesh = if mesh == "auto" { None } else { Some(mesh.parse().map_err(in_context)?) };
-    Ok(ParallelSettings { devices, mode, mesh, threads: at_most(keys, "threads", 1024)?, timeout })
+    Ok(ParallelSettings {
+        devices,
+        mode,
+        mesh,
+        threads: at_most(keys, "threads", 1024)?,
+        timeout,
+        bucket_mib: at_most(keys, "bucket_mib", 1 << 20)?,
+        early_exchange: keys.required("early_exchange")?,
+    })
 }
 
 fn read_checkpoint(keys: &mut Keys) -> Result<CheckpointSettings> {

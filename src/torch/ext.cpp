@@ -8,18 +8,17 @@ extern "C" {
 
 void mpt_free_message(char *message) { free(message); }
 
-// gradients[0] is that of the input (only where wanted, else nullptr), gradients[1] that of the weight,
-// gradients[2] that of the bias (only where wanted).
+// The gradients of the input, the weight and the bias: those that are wanted, else nullptr.
 char *mpt_convolution_backward(const at::Tensor *gradient, const at::Tensor *input, const at::Tensor *weight,
-                               int64_t stride, int64_t padding, int64_t groups, bool wants_input, bool wants_bias,
+                               int64_t stride, int64_t padding, int64_t groups, const bool *wanted,
                                at::Tensor **gradients) {
   return guarded([&] {
     auto [of_input, of_weight, of_bias] = at::convolution_backward(
         *gradient, *input, *weight, at::OptionalIntArrayRef({weight->size(0)}), {stride, stride}, {padding, padding},
-        {1, 1}, false, {0, 0}, groups, {wants_input, true, wants_bias});
-    gradients[0] = wants_input ? new at::Tensor(of_input) : nullptr;
-    gradients[1] = new at::Tensor(of_weight);
-    gradients[2] = wants_bias ? new at::Tensor(of_bias) : nullptr;
+        {1, 1}, false, {0, 0}, groups, {wanted[0], wanted[1], wanted[2]});
+    gradients[0] = wanted[0] ? new at::Tensor(of_input) : nullptr;
+    gradients[1] = wanted[1] ? new at::Tensor(of_weight) : nullptr;
+    gradients[2] = wanted[2] ? new at::Tensor(of_bias) : nullptr;
   });
 }
 

@@ -18,8 +18,7 @@ unsafe extern "C" {
         stride: i64,
         padding: i64,
         groups: i64,
-        wants_input: bool,
-        wants_bias: bool,
+        wanted: *const bool,
         gradients: *mut *mut C_tensor,
     ) -> *mut c_char;
     fn mpt_channels_last(tensor: *const C_tensor, result: *mut *mut C_tensor) -> *mut c_char;
@@ -72,16 +71,6 @@ fn owned(tensor: *mut C_tensor) -> Option<Tensor> {
     (!tensor.is_null()).then(|| unsafe { Tensor::from_ptr(tensor) })
 }
 
-/// The gradients of a convolution.
-pub struct ConvolutionGradients {
-    /// Of its input, `[N, C_in, H, W]`, where it was wanted.
-    pub input: Option<Tensor>,
-    /// Of its weight, `[C_out, C_in / groups, k, k]`.
-    pub weight: Tensor,
-    /// Of its bias, `[C_out]`, where it was wanted.
-    pub bias: Option<Tensor>,
-}
-
 /// How a convolution slides: square, the same along both axes.
 #[derive(Clone, Copy, Debug)]
 pub struct Sliding {
@@ -93,36 +82,59 @@ pub struct Sliding {
     pub groups: i64,
 }
 
-/// The backward pass of a convolution, from the gradient of its output `[N, C_out, H', W']`.
+/// The gradient of a convolution's input, `[N, C_in, H, W]`, from that of its output, `[N, C_out, H', W']`.
 ///
 /// # Errors
 /// libtorch's own message: shapes or types that do not fit, no memory.
-pub fn convolution_backward(
+pub fn convolution_backward_input(
     gradient: &Tensor,
     input: &Tensor,
     weight: &Tensor,
     sliding: Sliding,
-    wants_input: bool,
+) -> Result<Tensor> {
+    let [input, ..] = convolution_backward(gradient, input, weight, sliding, [true, false, false])?;
+    input.ok_or_else(|| Error::failed("libtorch gave no gradient of an input"))
+}
+
+/// The gradients of a convolution's weight, `[C_out, C_in / groups, k, k]`, and of its bias, `[C_out]`, where it is
+/// wanted, from that of its output, `[N, C_out, H', W']`.
+///
+/// # Errors
+/// libtorch's own message: shapes or types that do not fit, no memory.
+pub fn convolution_backward_weight(
+    gradient: &Tensor,
+    input: &Tensor,
+    weight: &Tensor,
+    sliding: Sliding,
     wants_bias: bool,
-) -> Result<ConvolutionGradients> {
+) -> Result<(Tensor, Option<Tensor>)> {
+    let [_, weight, bias] = convolution_backward(gradient, input, weight, sliding, [false, true, wants_bias])?;
+    Ok((weight.ok_or_else(|| Error::failed("libtorch gave no gradient of a weight"))?, bias))
+}
+
+/// The gradients of a convolution's input, weight and bias, as far as they are wanted.
+fn convolution_backward(
+    gradient: &Tensor,
+    input: &Tensor,
+    weight: &Tensor,
+    Sliding { stride, padding, groups }: Sliding,
+    wanted: [bool; 3],
+) -> Result<[Option<Tensor>; 3]> {
     let mut gradients = [ptr::null_mut(); 3];
-    // SAFETY: the three tensors outlive the call, which only reads them, and `gradients` has room for three pointers.
+    // SAFETY: the three tensors outlive the call, which only reads them; `wanted` and `gradients` have room for three.
     check(unsafe {
         mpt_convolution_backward(
             gradient.as_ptr(),
             input.as_ptr(),
             weight.as_ptr(),
-            sliding.stride,
-            sliding.padding,
-            sliding.groups,
-            wants_input,
-            wants_bias,
+            stride,
+            padding,
+            groups,
+            wanted.as_ptr(),
             gradients.as_mut_ptr(),
         )
     })?;
-    let [input, weight, bias] = gradients.map(owned);
-    let weight = weight.ok_or_else(|| Error::failed("libtorch gave no weight gradient"))?;
-    Ok(ConvolutionGradients { input, weight, bias })
+    Ok(gradients.map(owned))
 }
 
 /// `[N, C, H, W]` with the channels of each pixel side by side in memory: the layout that convolutions run fastest in.

@@ -115,6 +115,7 @@ fn run(
             reporter.report(Seen::Pieces(number, rank.take_recording().pieces))?;
             let gradients = rank
                 .store()
+                .layout
                 .entries
                 .iter()
                 .map(|entry| Ok((entry.share.clone(), rank.store().gradient(entry)?.copy())));
@@ -122,7 +123,7 @@ fn run(
         }
     }
     let full = rank.full_weights()?;
-    let weights = rank.store().entries.iter().map(|entry| Ok((entry.share.clone(), entry.view(&full)?)));
+    let weights = rank.store().layout.entries.iter().map(|entry| Ok((entry.share.clone(), entry.view(&full)?)));
     reporter.report(Seen::Weights(number, weights.collect::<Result<_>>()?))
 }
 

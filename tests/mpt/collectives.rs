@@ -110,8 +110,11 @@ fn the_adjoint_of_an_exchange_is_its_adjoint() {
             };
             let x = random(exchange.owned[rank].len(), rank as i64);
             let y = random(exchange.needed[rank].len(), 100 + rank as i64);
-            let brought = exchange::forward(&exchange, comm, &call("x"), &x)?;
-            let returned = exchange::backward(&exchange, comm, &call("y"), &y)?;
+            let (forward, back) = (call("x"), call("y"));
+            let ticket = exchange::start(&exchange, comm, &forward, &x)?;
+            let brought = exchange::finish(&exchange, comm, ticket, &x)?;
+            let ticket = exchange::start_back(&exchange, comm, &back, &y)?;
+            let returned = exchange::finish_back(&exchange, comm, ticket, &y)?;
             assert_eq!((brought.size(), returned.size()), (y.size(), x.size()));
             Ok(((brought * y).sum(Kind::Double).double_value(&[]), (x * returned).sum(Kind::Double).double_value(&[])))
         });

@@ -60,6 +60,7 @@ fn check(layer: &mut dyn Layer, inputs: &[Tensor], parameters: &[(Tensor, Tensor
     let output = layer.forward(inputs, &context).unwrap();
     let weights = spread(&output.size(), 0.3);
     let gradients = layer.backward(&weights, &context).unwrap();
+    layer.backward_parameters(&weights).unwrap();
     assert_eq!(gradients.len(), inputs.len());
     for (which, (input, gradient)) in inputs.iter().zip(gradients).enumerate() {
         close(&gradient.unwrap(), &differences(layer, inputs, &weights, input), &format!("input {which}"));

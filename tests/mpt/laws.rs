@@ -31,7 +31,8 @@ fn trial(model: &Model, batch_size: usize, kind: Kind) -> Trial {
     Trial {
         source: Arc::new(Noise::new(3, examples, image, model.classes()).unwrap()),
         batch_size,
-        settings: Settings { seed: 3, kind, momentum: 0.9, weight_decay: 5e-4 },
+        // Buckets that cut parameters, and layers, at odd places.
+        settings: Settings { seed: 3, kind, momentum: 0.9, weight_decay: 5e-4, bucket: 3000, early_exchange: true },
         learning_rate: 1e-3,
         threads: 1,
     }
@@ -91,6 +92,21 @@ fn alexnet_split_equals_whole_in_fp64() {
 #[test]
 fn alexnet_dense_split_equals_whole_in_fp64() {
     check("alexnet-dense", 4, Kind::Double, FP64, &["1x2", "1x3", "1x4", "2x2"]);
+}
+
+/// When tensors travel is a matter of time only.
+#[test]
+fn buckets_and_early_exchanges_change_no_bit() {
+    for (name, mesh) in [("tiny-residual", "2x2"), ("tiny-concat", "1x3"), ("quick", "3x1"), ("lenet", "2x2")] {
+        let model = model(name);
+        let early = trial(&model, 8, Kind::Float);
+        let late = Trial { settings: Settings { bucket: 0, early_exchange: false, ..early.settings }, ..early.clone() };
+        let plan = laid_out(&model, mesh);
+        let (early, late) = (observe(&plan, &early).unwrap(), observe(&plan, &late).unwrap());
+        assert_eq!(early.outcomes, late.outcomes, "{name} on {mesh}");
+        assert!(!early.weights.is_empty() && early.weights == late.weights, "{name} on {mesh}");
+        assert!(early.gradients == late.gradients, "{name} on {mesh}");
+    }
 }
 
 /// In fp32 sums in another order differ in the last bits, and five steps of momentum make more of it.

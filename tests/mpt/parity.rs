@@ -103,7 +103,8 @@ impl Job {
             "fp32" => Kind::Float,
             other => panic!("no precision is called {other}"),
         };
-        let settings = Settings { seed: self.seed, kind, momentum: self.momentum, weight_decay: self.weight_decay };
+        let (momentum, weight_decay) = (self.momentum, self.weight_decay);
+        let settings = Settings { seed: self.seed, kind, momentum, weight_decay, bucket: 10_000, early_exchange: true };
         Trial { source, batch_size: self.batch_size, settings, learning_rate: self.learning_rate, threads: 1 }
     }
 }
