@@ -3,7 +3,8 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-const SOURCES: [&str; 4] = ["src/torch/ext.cpp", "src/torch/pool.cpp", "src/torch/store.cpp", "src/torch/update.cpp"];
+const SOURCES: [&str; 5] =
+    ["src/torch/device.cpp", "src/torch/ext.cpp", "src/torch/pool.cpp", "src/torch/store.cpp", "src/torch/update.cpp"];
 
 fn main() {
     for file in SOURCES.iter().chain(&["src/torch/ext.h"]) {

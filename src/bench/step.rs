@@ -138,7 +138,7 @@ fn run(task: &Task, rank: usize, groups: Groups, batches: &Batches, reporter: &R
         let batch = batch?;
         own.lap();
         own.take_profile();
-        let batch = DeviceBatch::new(&batch, task.source.shape(), task.plan.model.input, kind)?;
+        let batch = DeviceBatch::new(&batch, task.source.shape(), task.plan.model.input, kind, Device::Cpu)?;
         let outcome = own.train(&batch, task.learning_rate)?;
         own.agree(Word::of(outcome))?;
         let (phases, _) = own.lap();

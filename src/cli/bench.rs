@@ -130,7 +130,7 @@ fn described(recipe: &Recipe) -> String {
 }
 
 fn measure_step(what: &What, place: &Where, length: Steps, json: bool) -> Result<()> {
-    place.devices()?;
+    place.on_cpu("bench")?;
     let recipe = what.recipe(place)?.recipe()?;
     let measured = step::measure(&recipe, length.into())?;
     let plan = &measured.plan;

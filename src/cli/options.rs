@@ -3,7 +3,9 @@
 use crate::comm::nccl::library;
 use crate::error::{Error, Result};
 use crate::recipe::Layered;
+use crate::torch::device::load_cuda;
 use clap::{Args, ValueEnum};
+use tch::Device;
 
 /// The recipe where none is named.
 const DEFAULT_RECIPE: &str = "fashion-mnist";
@@ -44,7 +46,7 @@ pub struct Where {
     /// The devices as a grid of data by model, like 2x2
     #[arg(long, value_name = "DATAxMODEL")]
     mesh: Option<String>,
-    /// The kind of device; this version computes on CPU devices only, and rehearses what travels between GPUs
+    /// The kind of device; auto: GPUs if the machine has any, else CPU devices
     #[arg(long, value_enum, default_value_t = DeviceKind::Auto)]
     device: DeviceKind,
 }
@@ -63,15 +65,26 @@ enum DeviceKind {
 pub enum Devices {
     /// Threads of this process.
     Cpu,
+    /// GPUs: one process each.
+    Cuda,
     /// Processes that compute on the CPU, while what they exchange travels by simulated GPUs.
     Simulated,
 }
 
 impl Devices {
+    /// Where the tensors live of the `local`-th rank of a machine.
+    pub fn tensors(self, local: usize) -> Device {
+        match self {
+            Self::Cuda => Device::Cuda(local),
+            Self::Cpu | Self::Simulated => Device::Cpu,
+        }
+    }
+
     /// The name of a rank's device.
     pub fn name(self, rank: usize) -> String {
         match self {
             Self::Cpu => format!("cpu:{rank}"),
+            Self::Cuda => format!("cuda:{rank}"),
             Self::Simulated => format!("sim:{rank}"),
         }
     }
@@ -150,18 +163,33 @@ impl Where {
         self.gpus.is_none() && self.mode.is_none() && self.mesh.is_none()
     }
 
-    /// The devices that were asked for, or that there are.
+    /// The devices that were asked for; with `auto`, GPUs where the machine has any.
     ///
     /// # Errors
-    /// CUDA devices were asked for, which this version does not compute on.
+    /// CUDA devices were asked for, and something that they need is missing.
     pub fn devices(&self) -> Result<Devices> {
-        let simulated = library::is_simulated();
         match self.device {
-            DeviceKind::Cuda if !simulated => {
-                Err(Error::usage("--device cuda: this version of mpt runs on CPU devices only; use --device cpu"))
+            DeviceKind::Cpu => Ok(Devices::Cpu),
+            _ if library::is_simulated() => Ok(Devices::Simulated),
+            DeviceKind::Auto if library::gpus() == 0 => Ok(Devices::Cpu),
+            DeviceKind::Auto | DeviceKind::Cuda => {
+                library::load()?;
+                load_cuda()?;
+                Ok(Devices::Cuda)
             }
-            DeviceKind::Auto | DeviceKind::Cuda if simulated => Ok(Devices::Simulated),
-            _ => Ok(Devices::Cpu),
+        }
+    }
+
+    /// The devices that were asked for, of a command that knows CPU devices only.
+    ///
+    /// # Errors
+    /// CUDA devices were asked for.
+    pub fn on_cpu(&self, command: &str) -> Result<()> {
+        match self.device {
+            DeviceKind::Cuda => {
+                Err(Error::usage(format!("--device cuda: `mpt {command}` knows CPU devices only; use --device cpu")))
+            }
+            DeviceKind::Auto | DeviceKind::Cpu => Ok(()),
         }
     }
 }

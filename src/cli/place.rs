@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::launch::meeting;
 use crate::launch::world::World;
 use crate::plan::Mesh;
-use crate::recipe::{Layered, Recipe};
+use crate::recipe::{Layered, Precision, Recipe};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -21,30 +21,38 @@ const JOINING: Duration = Duration::from_secs(60);
 
 /// Where the ranks are.
 pub enum Place {
-    /// All here, one thread each.
-    Threads,
+    /// All here, one thread each; on GPUs only one.
+    Threads(Devices),
     /// One here.
     Rank(Devices, World),
-    /// None here: they are to be started, as processes.
-    Nowhere,
+    /// None here: so many are to be started, as processes.
+    Nowhere(usize),
 }
 
 impl Place {
-    /// Where the ranks are on these devices, as far as the environment tells.
+    /// Where the ranks are on these devices, as far as the environment tells; `count` tells how many are asked for.
     ///
     /// # Errors
-    /// This is a rank of many, and the devices are threads of one process; or the run's store does not answer.
-    pub fn find(devices: Devices) -> Result<Self> {
+    /// This is a rank of many, and the devices are threads of one process; or the run's store does not answer; or there
+    /// are not as many GPUs.
+    pub fn find(devices: Devices, count: impl FnOnce() -> Result<usize>) -> Result<Self> {
         match (devices, World::from_environment(JOINING)?) {
             (Devices::Cpu, Some(World { rank, size, .. })) if size > 1 => Err(Error::usage(format!(
                 "this is rank {rank} of {size}, but CPU devices are threads of one process: start mpt without a launcher"
             ))),
-            (Devices::Cpu, _) => Ok(Self::Threads),
+            (Devices::Cpu, _) => Ok(Self::Threads(devices)),
             (devices, Some(world)) => {
                 library::load()?;
                 Ok(Self::Rank(devices, world))
             }
-            (_, None) => Ok(Self::Nowhere),
+            (Devices::Simulated, None) => Ok(Self::Nowhere(count()?)),
+            (Devices::Cuda, None) => match (count()?, library::gpus()) {
+                (count, found) if count > found => Err(Error::usage(format!(
+                    "{count} GPUs are asked for, but this machine has {found}; or use --device cpu"
+                ))),
+                (1, _) => Ok(Self::Threads(devices)),
+                (count, _) => Ok(Self::Nowhere(count)),
+            },
         }
     }
 
@@ -53,9 +61,12 @@ impl Place {
         !matches!(self, Self::Rank(_, world) if world.rank != 0)
     }
 
-    /// Whether what the ranks exchange travels by simulated GPUs.
-    pub fn is_simulated(&self) -> bool {
-        matches!(self, Self::Rank(Devices::Simulated, _))
+    /// The kind of devices.
+    pub fn devices(&self) -> Devices {
+        match self {
+            Self::Threads(devices) | Self::Rank(devices, _) => *devices,
+            Self::Nowhere(_) => Devices::Simulated,
+        }
     }
 
     /// A path that the first rank finds, or finds that there is none, on every rank.
@@ -68,11 +79,16 @@ impl Place {
         Ok((!path.is_empty()).then(|| Path::new(OsStr::from_bytes(&path)).to_owned()))
     }
 
-    /// Lays the number of ranks that were started over settings that leave it open.
+    /// Lays over settings that leave it open what the GPU is best at, and the number of ranks that were started.
     ///
     /// # Errors
     /// The settings ask for another number.
     pub fn fit(&self, layered: &mut Layered) -> Result<()> {
+        if self.devices() == Devices::Cuda && layered.recipe()?.train.precision == Precision::Auto {
+            let local = if let Self::Rank(_, world) = self { world.local_rank } else { 0 };
+            let precision = if Gpu::new(local)?.computes_bf16()? { Precision::Bf16 } else { Precision::Fp32 };
+            set(layered, "the GPU", "train.precision", Some(precision.name()))?;
+        }
         let Self::Rank(_, world) = self else { return Ok(()) };
         let asked = layered.recipe()?.parallel;
         if asked.devices == 0 && asked.mesh.is_none() {
@@ -87,7 +103,12 @@ impl Place {
 
     /// Tells a job where its ranks are.
     pub fn suit(&self, job: &mut Job, recipe: &Recipe) {
+        job.assignment.settings.device = self.devices().tensors(0);
+        if let Self::Threads(devices) = self {
+            job.devices = (0..job.devices.len()).map(|rank| devices.name(rank)).collect();
+        }
         let Self::Rank(devices, world) = self else { return };
+        job.assignment.settings.device = devices.tensors(world.local_rank);
         job.devices = (0..world.size).map(|rank| devices.name(rank)).collect();
         job.assignment.threads = threads(recipe, world.local_size);
         job.assignment.on_step = library::step_marker();

@@ -1,6 +1,6 @@
 //! `mpt train`.
 
-use super::options::{What, Where, set};
+use super::options::{Devices, What, Where, set};
 use super::place::Place;
 use super::resume::Resume;
 use crate::engine::job::plan_of;
@@ -84,9 +84,8 @@ impl Train {
     pub fn run(mut self) -> Result<u8> {
         environment::suit_training();
         let begin = Instant::now();
-        let place = Place::find(self.place.devices()?)?;
-        if matches!(place, Place::Nowhere) {
-            let count = self.recipe()?.layout()?.0.ranks();
+        let place = Place::find(self.place.devices()?, || Ok(self.recipe()?.layout()?.0.ranks()))?;
+        if let Place::Nowhere(count) = place {
             return self.supervise(count, env::args_os().skip(1).collect(), &|_| Vec::new());
         }
         // The first rank speaks for all.
@@ -253,8 +252,12 @@ impl Train {
                 (Precision::Auto, false) => "fp32, for this processor has no native bf16".to_owned(),
                 (asked, _) => asked.name().to_owned(),
             };
-            let on = if place.is_simulated() { "simulated GPUs, computing on the CPU" } else { "on the CPU" };
-            console::say(&format!("devices: {devices} {on}, {threads} thread(s) each; precision: {precision}"));
+            let on = match place.devices() {
+                Devices::Cpu => format!("on the CPU, {threads} thread(s) each"),
+                Devices::Simulated => format!("simulated GPUs, computing on the CPU, {threads} thread(s) each"),
+                Devices::Cuda => "GPUs".to_owned(),
+            };
+            console::say(&format!("devices: {devices} {on}; precision: {precision}"));
         }
         Ok(())
     }

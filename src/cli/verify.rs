@@ -1,6 +1,6 @@
 //! `mpt verify`.
 
-use super::options::{What, Where, set};
+use super::options::{Devices, What, Where, set};
 use crate::data::Noise;
 use crate::engine::job::{plan_of, settings};
 use crate::engine::rank::Settings;
@@ -47,7 +47,7 @@ impl Verify {
     /// # Errors
     /// The runs differ; names the first layer.
     pub fn run(self) -> Result<u8> {
-        self.place.devices()?;
+        let devices = self.place.devices()?;
         let mut layered = self.what.recipe(&self.place)?;
         if self.place.is_open() && layered.recipe()?.layout()?.0.ranks() == 1 {
             // One device has nothing to compare: the split that AlexNet was made for.
@@ -64,7 +64,7 @@ impl Verify {
         let recipe = layered.recipe()?;
         let whole = plan(&plan_of(&recipe)?.model, Mode::Single.mesh(1)?, Mode::Single)?;
         let split = self.broken(plan_of(&recipe)?)?;
-        let trial = trial(&recipe, &whole, self.steps)?;
+        let trial = trial(&recipe, &whole, self.steps, devices)?;
         let (mesh, mode) = (split.mesh, split.mode);
         let precision = recipe.train.precision.name();
         let heading = format!(
@@ -121,7 +121,7 @@ impl Verify {
 }
 
 /// A trial on random continuous images: flat regions would tie in max-pooling, and ties may break either way.
-fn trial(recipe: &Recipe, plan: &Plan, steps: u64) -> Result<Trial> {
+fn trial(recipe: &Recipe, plan: &Plan, steps: u64, devices: Devices) -> Result<Trial> {
     let batch_size = recipe.train.batch_size;
     let examples = batch_size * steps as usize - batch_size / 2;
     let input = plan.model.input;
@@ -131,7 +131,13 @@ fn trial(recipe: &Recipe, plan: &Plan, steps: u64) -> Result<Trial> {
     Ok(Trial {
         source: Arc::new(noise),
         batch_size,
-        settings: Settings { momentum: MOMENTUM, weight_decay: WEIGHT_DECAY, ..settings(recipe) },
+        // On a GPU all ranks share the first one: what they exchange stays in its memory.
+        settings: Settings {
+            device: devices.tensors(0),
+            momentum: MOMENTUM,
+            weight_decay: WEIGHT_DECAY,
+            ..settings(recipe)
+        },
         learning_rate: LEARNING_RATE,
         threads: 1,
     })

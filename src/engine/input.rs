@@ -1,9 +1,10 @@
 //! A batch on its way from the loader to a device.
 
 use crate::data::Batch;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{LayerId, Shape};
 use crate::torch::channels_last;
+use crate::torch::device::upload;
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
 
@@ -25,11 +26,11 @@ impl DeviceBatch {
     ///
     /// # Errors
     /// What libtorch reports, as when memory runs out.
-    pub fn new(batch: &Batch, stored: [usize; 3], wanted: Shape, kind: Kind) -> Result<Self> {
+    pub fn new(batch: &Batch, stored: [usize; 3], wanted: Shape, kind: Kind, device: Device) -> Result<Self> {
         let [channels, height, width] = stored.map(|size| size as i64);
         let examples = batch.labels.len() as i64;
-        let mut image =
-            Tensor::from_slice(&batch.pixels).f_view([examples, channels, height, width])?.f_to_kind(kind)?;
+        let pixels = Tensor::from_slice(&batch.pixels).f_view([examples, channels, height, width])?;
+        let mut image = upload(&pixels, device)?.f_to_kind(kind)?;
         let (wanted_height, wanted_width) = wanted.pixels.map_or((height, width), |(h, w)| (h as i64, w as i64));
         if examples > 0 {
             if (wanted_height, wanted_width) != (height, width) {
@@ -39,11 +40,11 @@ impl DeviceBatch {
         }
         let masks = batch.masks.iter().map(|mask| {
             let keep = Tensor::from_slice(&mask.keep).f_view([examples, mask.features as i64])?;
-            Ok((mask.layer as LayerId, keep))
+            Ok((mask.layer as LayerId, upload(&keep, device)?))
         });
         Ok(Self {
             image,
-            labels: Tensor::from_slice(&batch.labels),
+            labels: upload(&Tensor::from_slice(&batch.labels), device)?,
             masks: masks.collect::<Result<_>>()?,
             global_examples: batch.global_examples,
         })
@@ -59,7 +60,8 @@ impl DeviceBatch {
 /// linear map of its own, and products run several times faster than libtorch's loops over pixels.
 fn resized(image: &Tensor, [height, width]: [i64; 2]) -> Result<Tensor> {
     let size = image.size();
-    let (down, across) = (interpolation(size[2], height, image.kind())?, interpolation(size[3], width, image.kind())?);
+    let matrix = |from, to| Ok::<_, Error>(interpolation(from, to, image.kind())?.f_to_device(image.device())?);
+    let (down, across) = (matrix(size[2], height)?, matrix(size[3], width)?);
     Ok(down.f_tr()?.f_matmul(&image.f_matmul(&across)?)?)
 }
 

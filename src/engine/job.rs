@@ -14,11 +14,10 @@ use crate::recipe::settings::{DataSettings, SourceKind};
 use std::env;
 use std::path::PathBuf;
 use std::sync::Arc;
+use tch::Device;
 
 /// The most CPU devices of a run: each is a thread with its own copy of what it holds.
 const MOST_CPU_DEVICES: usize = 64;
-/// The bytes of a mebibyte.
-const MIB: usize = 1 << 20;
 /// Examples of computed training and test sets, where the recipe does not say.
 const COMPUTED: [usize; 2] = [60_000, 10_000];
 
@@ -95,14 +94,15 @@ pub fn plan_of(recipe: &Recipe) -> Result<Plan> {
     plan(&model, mesh, mode)
 }
 
-/// What each rank needs of a recipe.
+/// What each rank needs of a recipe, on CPU devices.
 pub fn settings(recipe: &Recipe) -> Settings {
     Settings {
+        device: Device::Cpu,
         seed: recipe.seed,
         kind: recipe.train.precision.kind(),
         momentum: recipe.optimizer.momentum,
         weight_decay: recipe.optimizer.weight_decay,
-        bucket: recipe.parallel.bucket_mib * MIB / recipe.train.precision.kind().elt_size_in_bytes(),
+        bucket: recipe.parallel.bucket as usize / recipe.train.precision.kind().elt_size_in_bytes(),
         early_exchange: recipe.parallel.early_exchange,
     }
 }

@@ -66,18 +66,17 @@ impl Store {
     }
 
     fn zeros(plan: &Plan, rank: usize, data: &mut dyn Collective, settings: Settings) -> Result<Self> {
-        let kind = settings.kind;
+        let Settings { kind, device, .. } = settings;
         let layout = Layout::new(plan, plan.mesh.model_rank(rank), settings.bucket);
         let (shard, size) = (layout.shard(data.rank()), layout.size as i64);
-        let on_cpu = |kind| (kind, tch::Device::Cpu);
-        let weights = data.common(&Call::new("all weights", Stage::Begin), Tensor::f_empty([size], on_cpu(kind))?)?;
+        let weights = data.common(&Call::new("all weights", Stage::Begin), Tensor::f_empty([size], (kind, device))?)?;
         let master = |part: &Range<usize>| -> Result<Tensor> {
             let own = narrow(&weights, part)?;
             let mut master = if kind == Kind::BFloat16 { own.f_to_kind(Kind::Float)? } else { own };
             Ok(master.f_zero_()?)
         };
         let masters = shard.iter().map(master).collect::<Result<Vec<_>>>()?;
-        let gradients = Tensor::f_zeros([size], on_cpu(kind))?;
+        let gradients = Tensor::f_zeros([size], (kind, device))?;
         Ok(Self { layout, weights, gradients, masters, shard })
     }
 
@@ -253,7 +252,8 @@ mod tests {
 
     /// Buckets that are much smaller than the parameters.
     fn settings(seed: u64, kind: Kind) -> Settings {
-        Settings { seed, kind, momentum: 0.0, weight_decay: 0.0, bucket: 500, early_exchange: true }
+        let device = tch::Device::Cpu;
+        Settings { device, seed, kind, momentum: 0.0, weight_decay: 0.0, bucket: 500, early_exchange: true }
     }
 
     #[test]

@@ -27,11 +27,13 @@ use crate::plan::{ExchangeId, Placement, Plan, Read};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// What a rank needs to know to train besides the plan.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
+    /// Where the tensors live.
+    pub device: Device,
     /// The seed of the initial weights.
     pub seed: u64,
     /// The type of activations and gradients, and of the weights that layers compute with. With bf16 the weights are

@@ -181,7 +181,7 @@ impl Worker<'_> {
 
     fn on_device(&self, batch: &Batch) -> Result<DeviceBatch> {
         let Assignment { plan, settings, stored, .. } = self.assignment;
-        DeviceBatch::new(batch, *stored, plan.model.input, settings.kind)
+        DeviceBatch::new(batch, *stored, plan.model.input, settings.kind, settings.device)
     }
 
     fn learning_rate(&self) -> f64 {

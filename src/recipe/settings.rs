@@ -131,8 +131,8 @@ pub struct ParallelSettings {
     pub threads: usize,
     /// How long a rank waits for the others before it takes them for lost, where they are processes.
     pub timeout: Duration,
-    /// Mebibytes of gradients that are summed over the data axis together; 0: all of them.
-    pub bucket_mib: usize,
+    /// About how many bytes of gradients are summed over the data axis together; 0: all of them.
+    pub bucket: u64,
     /// Whether exchanges begin as soon as what they bring is there, and not when it is needed.
     pub early_exchange: bool,
 }
@@ -393,9 +393,10 @@ fn read_parallel(keys: &mut Keys) -> Result<ParallelSettings> {
     let devices = at_most(keys, "devices", Mesh::LARGEST)?;
     let mode: String = keys.required("mode")?;
     let mesh: String = keys.required("mesh")?;
-    let timeout: String = keys.required("timeout")?;
+    let (timeout, bucket): (String, String) = (keys.required("timeout")?, keys.required("bucket")?);
     let in_context = |error: Error| error.within(keys.context());
     let timeout = duration::parse(&timeout).map_err(in_context)?;
+    let bucket = if bucket == "all" { 0 } else { duration::parse_bytes(&bucket).map_err(in_context)? };
     let mode = if mode == "auto" { None } else { Some(mode.parse().map_err(in_context)?) };
     let mesh = if mesh == "auto" { None } else { Some(mesh.parse().map_err(in_context)?) };
     Ok(ParallelSettings {
@@ -404,7 +405,7 @@ fn read_parallel(keys: &mut Keys) -> Result<ParallelSettings> {
         mesh,
         threads: at_most(keys, "threads", 1024)?,
         timeout,
-        bucket_mib: at_most(keys, "bucket_mib", 1 << 20)?,
+        bucket,
         early_exchange: keys.required("early_exchange")?,
     })
 }

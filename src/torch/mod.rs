@@ -1,12 +1,14 @@
 //! The Rust face of the C++ files beside this one: what tch lacks of libtorch (`ext.cpp`), the update of the weights
-//! (`update.cpp`), max-pooling (`pool.cpp`) and the store in which ranks meet (`store.cpp`, [`store`]). The rest of mpt calls tch and these.
+//! (`update.cpp`), max-pooling (`pool.cpp`), the way to a GPU (`device.cpp`, [`device`]) and the store in which ranks meet
+//! (`store.cpp`, [`store`]). The rest of mpt calls tch and these.
 
+pub mod device;
 pub mod store;
 
 use crate::error::{Error, Result};
 use std::ffi::{CStr, c_char};
 use std::ptr;
-use tch::Tensor;
+use tch::{Device, Tensor};
 use torch_sys::C_tensor;
 
 unsafe extern "C" {
@@ -27,6 +29,7 @@ unsafe extern "C" {
         kernel: i64,
         stride: i64,
         padding: i64,
+        anywhere: bool,
         results: *mut *mut C_tensor,
     ) -> *mut c_char;
     fn mpt_max_pool_backward(
@@ -37,6 +40,7 @@ unsafe extern "C" {
         kernel: i64,
         stride: i64,
         padding: i64,
+        anywhere: bool,
         result: *mut *mut C_tensor,
     ) -> *mut c_char;
     fn mpt_update(
@@ -48,6 +52,7 @@ unsafe extern "C" {
         rate: f64,
         momentum: f64,
         decay: f64,
+        anywhere: bool,
     ) -> *mut c_char;
 }
 
@@ -161,15 +166,21 @@ pub struct PoolWindow {
 }
 
 /// The largest value of each window of `[N, C, H, W]`, and where in its window it was found: the row times the kernel
-/// plus the column, the first of equal ones; both `[N, C, H', W']`, channels last.
+/// plus the column, the first of equal ones; both `[N, C, H', W']`, channels last. (On a GPU the place is that in the
+/// image.)
 ///
 /// # Errors
 /// The window is too large, or the tensor no image.
 pub fn max_pool(image: &Tensor, window: PoolWindow) -> Result<(Tensor, Tensor)> {
+    max_pool_by(image, window, image.device() != Device::Cpu)
+}
+
+/// `anywhere`: by libtorch's own operations, which know every device.
+fn max_pool_by(image: &Tensor, window: PoolWindow, anywhere: bool) -> Result<(Tensor, Tensor)> {
     let mut results = [ptr::null_mut(); 2];
     let PoolWindow { kernel, stride, padding } = window;
     // SAFETY: the tensor outlives the call, which only reads it, and `results` has room for two pointers.
-    check(unsafe { mpt_max_pool(image.as_ptr(), kernel, stride, padding, results.as_mut_ptr()) })?;
+    check(unsafe { mpt_max_pool(image.as_ptr(), kernel, stride, padding, anywhere, results.as_mut_ptr()) })?;
     match results.map(owned) {
         [Some(output), Some(places)] => Ok((output, places)),
         _ => Err(Error::failed("max-pooling gave no tensor")),
@@ -180,18 +191,25 @@ pub fn max_pool(image: &Tensor, window: PoolWindow) -> Result<(Tensor, Tensor)> 
 ///
 /// # Errors
 /// The tensors do not fit together.
-pub fn max_pool_backward(
+pub fn max_pool_backward(gradient: &Tensor, places: &Tensor, size: [i64; 2], window: PoolWindow) -> Result<Tensor> {
+    max_pool_backward_by(gradient, places, size, window, gradient.device() != Device::Cpu)
+}
+
+fn max_pool_backward_by(
     gradient: &Tensor,
     places: &Tensor,
     [height, width]: [i64; 2],
     window: PoolWindow,
+    anywhere: bool,
 ) -> Result<Tensor> {
     let mut result = ptr::null_mut();
     let PoolWindow { kernel, stride, padding } = window;
     let (gradient, places) = (gradient.as_ptr(), places.as_ptr());
     // SAFETY: the tensors outlive the call, which only reads them, and `result` has room for one pointer. `places` is
     // of the gradient's shape, which the call checks, and its values are not followed but compared.
-    check(unsafe { mpt_max_pool_backward(gradient, places, height, width, kernel, stride, padding, &mut result) })?;
+    check(unsafe {
+        mpt_max_pool_backward(gradient, places, height, width, kernel, stride, padding, anywhere, &mut result)
+    })?;
     owned(result).ok_or_else(|| Error::failed("max-pooling gave no gradient"))
 }
 
@@ -223,6 +241,10 @@ pub struct Updated<'t> {
 /// # Errors
 /// Shapes or types that do not fit.
 pub fn update(target: &Updated, gradients: &[Tensor], rule: UpdateRule) -> Result<()> {
+    update_by(target, gradients, rule, target.weights.device() != Device::Cpu)
+}
+
+fn update_by(target: &Updated, gradients: &[Tensor], rule: UpdateRule, anywhere: bool) -> Result<()> {
     let pointer = |tensor: Option<&Tensor>| tensor.map_or(ptr::null(), Tensor::as_ptr);
     let parts: Vec<*const C_tensor> = gradients.iter().map(|part| part.as_ptr()).collect();
     // SAFETY: the tensors outlive the call; it writes to the storage of the target's, which no other thread reads at
@@ -237,6 +259,7 @@ pub fn update(target: &Updated, gradients: &[Tensor], rule: UpdateRule) -> Resul
             rule.rate,
             rule.momentum,
             rule.decay,
+            anywhere,
         )
     })
 }
@@ -249,7 +272,7 @@ pub fn set_threads(threads: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::{Device, Kind};
+    use tch::Kind;
 
     #[test]
     fn one_channel_gets_the_strides_of_channels_last() {
@@ -310,6 +333,10 @@ mod tests {
                     &indices,
                 );
                 assert_eq!(found, expected, "{shape:?} {window:?} {kind:?}");
+                let (output, places) = max_pool_by(&image, window, true).unwrap();
+                assert!(same(&output, &image.max_pool2d([kernel; 2], [stride; 2], [padding; 2], [1; 2], false)));
+                let found = max_pool_backward_by(&gradient, &places, [shape[2], shape[3]], window, true).unwrap();
+                assert_eq!(found, expected, "anywhere: {shape:?} {window:?} {kind:?}");
             }
         }
     }
@@ -357,6 +384,32 @@ mod tests {
         let target = Updated { weights: &weights, velocity: None, shadow: Some(&shadow) };
         update(&target, &[gradient], UpdateRule { rate: 0.0, momentum: 0.0, decay: 0.0 }).unwrap();
         assert_eq!(shadow, weights.to_kind(Kind::BFloat16));
+    }
+
+    /// What GPUs run is what the CPU runs, but for the last bit of a fused multiplication and addition.
+    #[test]
+    fn an_update_anywhere_is_the_same() {
+        let numbers = |seed: i64| (Tensor::arange(5000, (Kind::Float, Device::Cpu)) + seed).sin();
+        for (momentum, kind) in [(0.9, Kind::BFloat16), (0.0, Kind::BFloat16), (0.9, Kind::Float), (0.0, Kind::Float)] {
+            let rule = UpdateRule { rate: 0.1, momentum, decay: 0.01 };
+            let parts = [numbers(10).to_kind(kind), numbers(20).to_kind(kind), numbers(30).to_kind(kind)];
+            let run = |anywhere| {
+                let (weights, velocity, shadow) = (numbers(1), numbers(2), numbers(1).to_kind(kind));
+                let target = Updated {
+                    weights: &weights,
+                    velocity: (momentum > 0.0).then_some(&velocity),
+                    shadow: (kind == Kind::BFloat16).then_some(&shadow),
+                };
+                update_by(&target, &parts, rule, anywhere).unwrap();
+                (weights, velocity, shadow)
+            };
+            let (here, anywhere) = (run(false), run(true));
+            let apart = |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]);
+            assert!(apart(&here.0, &anywhere.0) < 1e-6 && apart(&here.1, &anywhere.1) < 1e-6);
+            assert!(
+                apart(&here.2, &anywhere.2) < 1e-2 && anywhere.2 == anywhere.0.to_kind(kind) || kind == Kind::Float
+            );
+        }
     }
 
     #[test]

@@ -248,10 +248,19 @@ void check(const at::Tensor &image, Window window) {
 extern "C" {
 
 // results[0] is the largest value of each window, results[1] where in its window it was found, as 16-bit numbers.
-char *mpt_max_pool(const at::Tensor *image, int64_t kernel, int64_t stride, int64_t padding, at::Tensor **results) {
+// `anywhere` is for tensors that are not in the memory of the CPU: libtorch's own pooling, whose results[1] are places in
+// the image.
+char *mpt_max_pool(const at::Tensor *image, int64_t kernel, int64_t stride, int64_t padding, bool anywhere,
+                   at::Tensor **results) {
   return guarded([&] {
     Window window{kernel, stride, padding};
     check(*image, window);
+    if (anywhere) {
+      auto [output, places] = at::max_pool2d_with_indices(*image, kernel, stride, padding);
+      results[0] = new at::Tensor(output);
+      results[1] = new at::Tensor(places);
+      return;
+    }
     auto input = image->contiguous(at::MemoryFormat::ChannelsLast);
     auto outputs = [&](int64_t size) { return (size + 2 * padding - kernel) / stride + 1; };
     Sizes sizes{input.size(0), input.size(1),          input.size(2),
@@ -270,13 +279,19 @@ char *mpt_max_pool(const at::Tensor *image, int64_t kernel, int64_t stride, int6
 
 // The gradient of the image [N, C, height, width].
 char *mpt_max_pool_backward(const at::Tensor *gradient, const at::Tensor *places, int64_t height, int64_t width,
-                            int64_t kernel, int64_t stride, int64_t padding, at::Tensor **result) {
+                            int64_t kernel, int64_t stride, int64_t padding, bool anywhere, at::Tensor **result) {
   return guarded([&] {
     Window window{kernel, stride, padding};
     check(*gradient, window);
     TORCH_CHECK(places->sizes() == gradient->sizes(), "the gradient ", gradient->sizes(), " is not of the output ",
                 places->sizes());
     auto given = gradient->contiguous(at::MemoryFormat::ChannelsLast);
+    if (anywhere) {
+      // Of the image only its form is read.
+      auto image = empty_like_channels_last(given, {given.size(0), given.size(1), height, width}, given.scalar_type());
+      *result = new at::Tensor(at::max_pool2d_with_indices_backward(given, image, kernel, stride, padding, 1, false, *places));
+      return;
+    }
     Sizes sizes{given.size(0), given.size(1), height, width, given.size(2), given.size(3)};
     auto shape = {sizes.examples, sizes.channels, height, width};
     auto whole = empty_like_channels_last(given, shape, given.scalar_type());

@@ -102,14 +102,33 @@ void update(const at::Tensor &parameters, const at::Tensor *const *gradients, in
   });
 }
 
+// The same by libtorch's own operations, on any device.
+void update_anywhere(const at::Tensor &parameters, const at::Tensor *const *gradients, int64_t parts,
+                     const at::Tensor *velocity, const at::Tensor *shadow, Rule rule) {
+  auto sum = gradients[0]->to(parameters.scalar_type(), /*non_blocking=*/false, /*copy=*/true);
+  for (int64_t part = 1; part < parts; ++part) {
+    sum.add_(*gradients[part]);
+  }
+  sum.add_(parameters, rule.decay);
+  if (velocity != nullptr) {
+    velocity->mul_(rule.momentum).add_(sum);
+  }
+  parameters.sub_(velocity != nullptr ? *velocity : sum, rule.rate);
+  if (shadow != nullptr) {
+    shadow->copy_(parameters);
+  }
+}
+
 } // namespace
 
 extern "C" {
 
 // One pass over memory, see update() above. `velocity` may be nullptr where there is no momentum, `shadow` where the layers
-// compute with the parameters themselves. `gradients` are `parts` summands of one shape.
+// compute with the parameters themselves. `gradients` are `parts` summands of one shape. `anywhere` is for tensors that
+// are not in the memory of the CPU.
 char *mpt_update(const at::Tensor *parameters, const at::Tensor *const *gradients, int64_t parts,
-                 const at::Tensor *velocity, const at::Tensor *shadow, double rate, double momentum, double decay) {
+                 const at::Tensor *velocity, const at::Tensor *shadow, double rate, double momentum, double decay,
+                 bool anywhere) {
   return guarded([&] {
     auto check = [&](const at::Tensor &tensor, at::ScalarType type) {
       TORCH_CHECK(tensor.is_contiguous() && tensor.scalar_type() == type && tensor.numel() == parameters->numel(),
@@ -127,6 +146,10 @@ char *mpt_update(const at::Tensor *parameters, const at::Tensor *const *gradient
     }
     if (shadow != nullptr) {
       check(*shadow, computed);
+    }
+    if (anywhere) {
+      update_anywhere(*parameters, gradients, parts, velocity, shadow, {rate, momentum, decay});
+    } else if (shadow != nullptr) {
       update<float, at::BFloat16>(*parameters, gradients, parts, velocity, shadow, {rate, momentum, decay});
     } else if (type == at::kFloat) {
       update<float, float>(*parameters, gradients, parts, velocity, shadow, {rate, momentum, decay});

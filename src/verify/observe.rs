@@ -108,7 +108,13 @@ fn run(
     let mut rank = Rank::new(Arc::clone(plan), number, groups, trial.settings)?;
     rank.start_recording();
     for (step, batch) in batches.iter().enumerate() {
-        let batch = DeviceBatch::new(batch?.as_ref(), trial.source.shape(), plan.model.input, trial.settings.kind)?;
+        let batch = DeviceBatch::new(
+            batch?.as_ref(),
+            trial.source.shape(),
+            plan.model.input,
+            trial.settings.kind,
+            trial.settings.device,
+        )?;
         let outcome = rank.train(&batch, trial.learning_rate)?;
         reporter.report(Seen::Outcome(number, rank.agree(Word::of(outcome))?.outcome))?;
         if step == 0 {

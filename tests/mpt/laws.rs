@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tch::Kind;
+use tch::{Device, Kind};
 
 const STEPS: usize = 5;
 const FP64: f64 = 1e-9;
@@ -32,7 +32,15 @@ fn trial(model: &Model, batch_size: usize, kind: Kind) -> Trial {
         source: Arc::new(Noise::new(3, examples, image, model.classes()).unwrap()),
         batch_size,
         // Buckets that cut parameters, and layers, at odd places.
-        settings: Settings { seed: 3, kind, momentum: 0.9, weight_decay: 5e-4, bucket: 3000, early_exchange: true },
+        settings: Settings {
+            device: Device::Cpu,
+            seed: 3,
+            kind,
+            momentum: 0.9,
+            weight_decay: 5e-4,
+            bucket: 3000,
+            early_exchange: true,
+        },
         learning_rate: 1e-3,
         threads: 1,
     }

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Both sides round to 1e-16 and add up to a million numbers, each in its own order: 1e-13 apart or less. Four more
 /// digits are for other processors and for what a few steps make of it; a wrong formula is off by 1e-3.
@@ -104,7 +104,15 @@ impl Job {
             other => panic!("no precision is called {other}"),
         };
         let (momentum, weight_decay) = (self.momentum, self.weight_decay);
-        let settings = Settings { seed: self.seed, kind, momentum, weight_decay, bucket: 10_000, early_exchange: true };
+        let settings = Settings {
+            device: Device::Cpu,
+            seed: self.seed,
+            kind,
+            momentum,
+            weight_decay,
+            bucket: 10_000,
+            early_exchange: true,
+        };
         Trial { source, batch_size: self.batch_size, settings, learning_rate: self.learning_rate, threads: 1 }
     }
 }

@@ -39,7 +39,7 @@ fn succeeded(output: &Output) {
 fn equals_threads(arguments: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
     let (threads, ranks) = (dir.path().join("threads"), dir.path().join("ranks"));
-    let steps = ["--steps", "6", "--set", "optimizer.momentum=0.9", "--set", "parallel.threads=1"];
+    let steps = ["--steps", "6", "--set", "optimizer.momentum=0.9", "--set", "parallel.bucket=4KiB"];
     let common = [arguments, &steps[..]].concat();
     succeeded(&output(&tiny(&[&common[..], &["--run-dir", text(&threads)]].concat())));
     let rehearsed = output(&rehearse(&[&common[..], &["--run-dir", text(&ranks)]].concat()));

@@ -35,6 +35,15 @@ impl Gpu {
         Ok(Arc::new(Self { context, compute, travel }))
     }
 
+    /// Whether it multiplies bf16 natively: Ampere and newer do.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn computes_bf16(&self) -> Result<bool> {
+        let capability = self.context.compute_capability();
+        capability.map(|(major, _)| major >= 8).map_err(|error| failed("the GPU does not tell its generation", error))
+    }
+
     /// Makes this GPU the one that calls of this thread speak of.
     ///
     /// # Errors

@@ -131,7 +131,7 @@ impl Rank {
             sends[0] = own.get(bucket).map(Tensor::shallow_clone);
             let arrived = world.send_receive(&call(what, bucket, Stage::Save), sends, receives)?;
             for (shard, part) in shards.iter_mut().zip(arrived) {
-                shard.extend(part.map(|part| part.to_device(Device::Cpu)));
+                shard.extend(part.map(|part| part.f_to_device(Device::Cpu)).transpose()?);
             }
         }
         Ok(shards)
