@@ -3,6 +3,7 @@
 //! type.
 
 use super::result::CuResult;
+use crate::rules;
 use crate::sync::lock;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,6 +60,8 @@ impl Memory {
         // SAFETY: a new mapping wherever there is room; no other memory is touched.
         let base = unsafe { libc::mmap(std::ptr::null_mut(), RESERVED as usize, libc::PROT_NONE, flags, -1, 0) };
         if base == libc::MAP_FAILED {
+            let error = std::io::Error::last_os_error();
+            rules::say(&format!("simulator: device {ordinal}: no addresses can be reserved: {error}"));
             return Err(CuResult::OPERATING_SYSTEM);
         }
         let base = (base as u64).next_multiple_of(ALIGNMENT);

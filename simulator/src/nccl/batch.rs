@@ -66,11 +66,9 @@ impl Batch {
 
     fn trace(&self, planned: &Planned, begin: Instant, succeeded: bool) {
         let operation = &planned.operation;
-        let mut line = Line::done(match succeeded {
-            true => "operation",
-            false => "operation, stopped",
-        });
-        line.text("operation", operation.kind).number("rank", self.exchange.rank).number("batch", self.number);
+        let mut line = Line::done(&operation.kind.to_string());
+        line.text("outcome", if succeeded { "done" } else { "stopped" });
+        line.number("rank", self.exchange.rank).number("batch", self.number);
         line.number("count", operation.count).text("type", operation.datatype);
         if let Some(peer) = operation.peer {
             line.number("peer", peer);

@@ -114,6 +114,17 @@ impl World {
         assert_eq!(self.broken_rules(), "");
     }
 
+    /// Runs the ranks, whose programs must all end as they expect, and break rules with these sentences.
+    pub fn breaks(&self, sentences: &[&str]) {
+        let all = self.run();
+        for (rank, ended) in all.iter().enumerate() {
+            assert!(ended.succeeded(), "rank {rank}: {:?}\n{}", ended.status, ended.errors);
+        }
+        for sentence in sentences {
+            assert!(self.broken_rules().contains(sentence), "no {sentence:?} in:\n{}", self.broken_rules());
+        }
+    }
+
     /// The lines that broken rules left behind.
     pub fn broken_rules(&self) -> String {
         std::fs::read_to_string(self.folder().join("broken-rules")).unwrap_or_default()
