@@ -6,6 +6,7 @@
 //! | `MPT_SIMULATOR_MEMORY` | 8 GiB | bytes of each device; host memory is taken only for what is allocated |
 //! | `MPT_SIMULATOR_SEED` | 0 | seed of the delays and of the number of polls |
 //! | `MPT_SIMULATOR_DELAY` | 100 | the longest delay before an operation, in microseconds; 0: none |
+//! | `MPT_SIMULATOR_RACES` | `reported` | `silent`: operations without an order are not reported, only wrong now and then |
 //! | `MPT_SIMULATOR_FOLDER` | one of the process | where ranks meet and `broken-rules` is written; all ranks need the same |
 //! | `MPT_SIMULATOR_TRACE` | no trace | the trace of a process goes to this, its number and `.jsonl` |
 //! | `MPT_SIMULATOR_FAULT` | none | what goes wrong and when: see [`crate::fault`] |
@@ -31,6 +32,8 @@ pub struct Settings {
     pub seed: u64,
     /// The longest delay before an operation.
     pub longest_delay: Duration,
+    /// Whether operations that nothing orders are a broken rule even when all goes well.
+    pub races_are_reported: bool,
     /// Where ranks meet.
     pub folder: Folder,
     /// What the names of the traces begin with.
@@ -88,6 +91,7 @@ fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Settings, String> {
         memory: number(&variable, "MPT_SIMULATOR_MEMORY", 8 << 30)?,
         seed: number(&variable, "MPT_SIMULATOR_SEED", 0)?,
         longest_delay: Duration::from_micros(delay),
+        races_are_reported: !choice(&variable, "MPT_SIMULATOR_RACES", ["reported", "silent"])?,
         folder: Folder { path: folder },
         trace: variable("MPT_SIMULATOR_TRACE").filter(|prefix| !prefix.is_empty()),
         fault: variable("MPT_SIMULATOR_FAULT")

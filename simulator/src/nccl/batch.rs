@@ -8,9 +8,11 @@ use super::link::Channel;
 use super::operation::Operation;
 use super::result::{Failure, NcclResult};
 use super::{collective, message};
+use crate::cuda::access::Access;
 use crate::cuda::memory::Range;
 use crate::fault::Action;
 use crate::trace::Line;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -46,6 +48,11 @@ impl Batch {
             self.trace(planned, begin, result.is_ok());
         }
         self.communicator.finish_turn();
+    }
+
+    /// The device memory that it touches.
+    pub fn accesses(&self) -> Vec<Access> {
+        self.operations.iter().flat_map(|planned| planned.operation.accesses()).collect()
     }
 
     fn try_carry_out(&self) -> Result<(), Stopped> {
@@ -98,5 +105,12 @@ impl Batch {
         self.communicator.device.broken(format_args!("rank {rank}"), sentence);
         self.exchange.fail(Failure::new(NcclResult::UNHANDLED_CUDA_ERROR, sentence));
         Stopped
+    }
+}
+
+impl fmt::Display for Batch {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds: Vec<String> = self.operations.iter().map(|planned| planned.operation.kind.to_string()).collect();
+        write!(formatter, "rank {}'s {}", self.exchange.rank, kinds.join(" and "))
     }
 }

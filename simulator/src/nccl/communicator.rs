@@ -263,11 +263,16 @@ impl Communicator {
             state.issued
         };
         let operations = self.plan(&exchange, operations);
-        let batch = Batch { communicator: Arc::clone(self), exchange, number, operations };
+        let batch = Batch { communicator: Arc::clone(self), exchange: Arc::clone(&exchange), number, operations };
+        let (words, accesses) = (batch.to_string(), batch.accesses());
         // A group over several streams begins when all of them have come to it, and all go on after it.
         others.iter().for_each(|other| Mark::put(other).hold_back(first));
-        first.push(move || batch.carry_out());
+        let pushed = first.push(&words, &accesses, move || batch.carry_out());
         others.iter().for_each(|other| Mark::put(first).hold_back(other));
+        if let Err(race) = pushed {
+            exchange.fail(self.broken("launch", &race));
+            self.finish_turn();
+        }
         Ok(())
     }
 

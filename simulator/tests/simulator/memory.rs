@@ -48,17 +48,15 @@ fn cudarc_s_own_types_work() {
     pinned.as_mut_slice().unwrap().copy_from_slice(&[1, 2, 3, 4, 5]);
     let numbers = two.clone_htod(&pinned).unwrap();
     let copied = one.clone_dtod(&numbers).unwrap();
-    let elsewhere = CudaContext::new(0).unwrap().default_stream().clone_dtod(&copied).unwrap();
-    assert_eq!(
-        elsewhere.stream().clone_dtoh(&elsewhere).map(|all| (elsewhere.stream().synchronize(), all).1).unwrap().len(),
-        5
-    );
+    // Not on the null stream: cudarc makes the source's device current just before this copy, and a null stream is that
+    // of the current device.
+    let elsewhere = CudaContext::new(0).unwrap().new_stream().unwrap().clone_dtod(&copied).unwrap();
+    let mut back = [0; 5];
+    elsewhere.stream().memcpy_dtoh(&elsewhere, &mut back).unwrap();
+    elsewhere.stream().synchronize().unwrap();
+    assert_eq!(back, [1, 2, 3, 4, 5]);
     two.memcpy_dtoh(&zeros, &mut pinned).unwrap();
     assert_eq!(pinned.as_slice().unwrap(), [0; 5]);
-    let mut back = [0; 5];
-    one.memcpy_dtoh(&copied, &mut back).unwrap();
-    one.synchronize().unwrap();
-    assert_eq!(back, [1, 2, 3, 4, 5]);
     let (start, end) = (context.new_event(Some(timed())).unwrap(), context.new_event(Some(timed())).unwrap());
     start.record(&one).unwrap();
     end.record(&one).unwrap();
@@ -146,7 +144,9 @@ fn broken_rules() -> u64 {
 fn memory_may_be_freed_when_the_stream_is_done_with_it_and_not_before() {
     if rank().is_none() {
         World::new(this_test!(), 1).set("DELAY", 5000).variant("kept").succeeds();
-        let world = World::new(this_test!(), 1).set("DELAY", 5000).variant("broken");
+        let world = World::new(this_test!(), 1).variant("broken");
+        world.breaks(&["the program has not waited for cuMemcpyHtoDAsync_v2 on device 0, null stream"]);
+        let world = World::new(this_test!(), 1).set("DELAY", 5000).variant("broken").set("RACES", "silent");
         return world.breaks(&["freed while an operation in flight"]);
     }
     let program = Program::new(0, 1);

@@ -176,6 +176,32 @@ impl Group {
         issued(unsafe { nccl::reduce_scatter(from.get(), into.get(), count, datatype, ncclSum, self.0, stream) })
     }
 
+    pub fn broadcast(
+        self,
+        program: &Program,
+        from: Buffer,
+        into: Buffer,
+        count: usize,
+        datatype: Type,
+        root: i32,
+    ) -> Issued {
+        let stream = program.stream();
+        issued(unsafe { nccl::broadcast(from.get(), into.get(), count, datatype, root, self.0, stream) })
+    }
+
+    pub fn reduce(
+        self,
+        program: &Program,
+        from: Buffer,
+        into: Buffer,
+        count: usize,
+        datatype: Type,
+        root: i32,
+    ) -> Issued {
+        let stream = program.stream();
+        issued(unsafe { nccl::reduce(from.get(), into.get(), count, datatype, ncclSum, root, self.0, stream) })
+    }
+
     pub fn send(self, program: &Program, from: Buffer, count: usize, datatype: Type, peer: usize) -> Issued {
         issued(unsafe { nccl::send(from.get(), count, datatype, peer as i32, self.0, program.stream()) })
     }

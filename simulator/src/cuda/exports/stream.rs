@@ -1,7 +1,7 @@
 //! Streams.
 
 use crate::boundary::{Out, call};
-use crate::cuda::event::EVENTS;
+use crate::cuda::event::{EVENTS, Mark};
 use crate::cuda::stream::{self, STREAMS};
 use crate::cuda::{CuResult, context, device};
 use crate::rules;
@@ -99,9 +99,16 @@ pub extern "C" fn cuLaunchHostFunc(
         line.text("stream", &stream);
         let function = function.ok_or(CuResult::INVALID_VALUE)?;
         let argument = argument as usize;
-        // SAFETY: the caller of cuLaunchHostFunc vouches that the function may be called with its argument later, from
-        // another thread.
-        stream.push(move || unsafe { function(argument as *mut c_void) });
+        let mark = Mark::put(&stream);
+        let run = move || {
+            // The function may tell the program that all before it is done.
+            mark.wait();
+            // SAFETY: the caller of cuLaunchHostFunc vouches that the function may be called with its argument later,
+            // from another thread.
+            unsafe { function(argument as *mut c_void) }
+        };
+        // It touches no device memory, so that it cannot race.
+        let _ = stream.push("cuLaunchHostFunc", &[], run);
         Ok(())
     })
 }
