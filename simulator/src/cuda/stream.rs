@@ -200,10 +200,12 @@ impl Stream {
         lock(&self.queue).is_closed
     }
 
-    /// Lets the thread end after what is in the queue.
-    pub fn close(&self) {
-        lock(&self.queue).is_closed = true;
+    /// Lets the thread end after what is in the queue; gives what is done then.
+    pub fn close(&self) -> Clock {
+        let mut queue = lock(&self.queue);
+        queue.is_closed = true;
         self.changed.notify_all();
+        queue.clock.clone()
     }
 }
 

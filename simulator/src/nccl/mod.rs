@@ -10,7 +10,8 @@
 //! * [`batch`] what a stream carries out in one go: announce, compare, move
 //! * [`collective`] and [`message`] how the bytes of each operation move
 //! * [`reduction`] sums in rank order, each addition rounded to the type
-//! * [`exchange`] and [`link`] the connections to the other ranks, and what has come over them
+//! * [`exchange`], [`link`] and [`inbound`] the connections to the other ranks, and what has come over them
+//! * [`header`] what ranks tell each other of an operation, and its comparison
 //! * [`deadlock`] finding ranks that wait for one another
 //!
 //! And apart from these [`unique_id`] and [`rendezvous`], how ranks find each other, and [`config`], [`types`],
@@ -25,6 +26,7 @@ pub mod exchange;
 pub mod exports;
 pub mod group;
 pub mod header;
+pub mod inbound;
 pub mod job;
 pub mod link;
 pub mod message;

@@ -7,6 +7,7 @@ use cudarc::driver::{CudaContext, CudaEvent, CudaStream, result as cuda};
 use cudarc::nccl::{result as nccl, sys};
 use std::ffi::{CStr, c_void};
 use std::mem::MaybeUninit;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -291,7 +292,12 @@ pub fn unique_id(rank: usize, name: &str) -> sys::ncclUniqueId {
         std::fs::rename(hidden, path).unwrap();
         return id;
     }
-    let bytes = until(|| std::fs::read(&path).ok());
+    unique_id_in(&path)
+}
+
+/// The id that rank 0 has put into a file, or will.
+pub fn unique_id_in(path: &Path) -> sys::ncclUniqueId {
+    let bytes = until(|| std::fs::read(path).ok());
     let mut internal = [0; 128];
     internal.iter_mut().zip(bytes).for_each(|(place, byte)| *place = byte as i8);
     sys::ncclUniqueId { internal }

@@ -47,7 +47,7 @@ pub extern "C" fn cuStreamDestroy_v2(stream: u64) -> CuResult {
             rules::broken("cuStreamDestroy_v2", &format!("{stream:#x} is not a stream, or no longer"));
             return Err(CuResult::INVALID_HANDLE);
         };
-        stream.close();
+        device::numbered(stream.device as i32)?.destroy(&stream);
         Ok(())
     })
 }
