@@ -25,6 +25,9 @@ pub struct Actor {
     pub words: Arc<str>,
 }
 
+/// How many records are kept before those are looked for that every later operation is ordered with anyway.
+const MANY: usize = 64;
+
 /// The accesses to an allocation that a later one may have to be ordered with.
 #[derive(Default)]
 pub struct History(Vec<Record>);
@@ -82,6 +85,10 @@ impl History {
             let is_replaced = writes || (!record.writes && record.actor.stream == actor.stream);
             !(lies_within && is_replaced)
         });
+        if self.0.len() >= MANY {
+            let host = Clock::of_host();
+            self.0.retain(|record| !host.knows(record.actor.stream, record.actor.number));
+        }
         self.0.push(Record { from, to, writes, actor: actor.clone() });
         race
     }

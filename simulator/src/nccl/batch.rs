@@ -40,14 +40,14 @@ impl Batch {
     /// Carries out everything; where that is not possible, what would have been written is poisoned.
     pub fn carry_out(&self) {
         let begin = Instant::now();
-        let result = self.communicator.wait_for_turn(self.number).and_then(|()| self.try_carry_out());
+        let result = self.communicator.turns.wait_for(self.number).and_then(|()| self.try_carry_out());
         for planned in &self.operations {
             if result.is_err() {
                 planned.operation.poison();
             }
             self.trace(planned, begin, result.is_ok());
         }
-        self.communicator.finish_turn();
+        self.communicator.turns.finish();
     }
 
     /// The device memory that it touches.

@@ -168,6 +168,7 @@ impl Exchange {
     /// Says goodbye: what a peer issues after this can never be carried out.
     pub fn leave(&self) {
         self.peers().for_each(|peer| self.send(peer, &Frame::Goodbye));
+        self.links.iter().flatten().for_each(Link::finish);
     }
 
     /// Why nothing more can be carried out, if so.

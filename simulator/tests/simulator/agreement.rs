@@ -85,9 +85,12 @@ fn a_third_rank_is_told_too() {
         return World::new(this_test!(), 3).set("DEVICES", 3).breaks(&["rank 2: rank 2 issued ", "different counts"]);
     };
     let program = Program::new(rank, 3);
-    let group = program.non_blocking("world");
+    let group = program.blocking("world");
     let buffer = program.filled(&[1.0_f32; 4]);
-    group.all_reduce(&program, buffer, buffer, if rank == 2 { 3 } else { 4 }, ncclFloat32).unwrap();
+    group.all_reduce(&program, buffer, buffer, 4, ncclFloat32).unwrap();
+    program.communication.synchronize().unwrap();
+    // A rank may be told before it has issued anything itself.
+    let _ = group.all_reduce(&program, buffer, buffer, if rank == 2 { 3 } else { 4 }, ncclFloat32);
     // Whoever compares with rank 2 first tells the other.
     let code = group.failed();
     assert!(code == ncclInvalidUsage || (code == ncclRemoteError && rank != 2), "{code:?}: {}", last_error());
@@ -115,7 +118,9 @@ fn communicators_are_used_in_the_same_order() {
         (0..2).for_each(|place| {
             groups[place].all_reduce(streams[place], buffers[place], buffers[place], 4, ncclFloat32).unwrap();
         });
-        order.map(|place| groups[place].settled());
+        for place in order {
+            groups[place].settled();
+        }
     } else {
         for place in order {
             groups[place].all_reduce(streams[place], buffers[place], buffers[place], 4, ncclFloat32).unwrap();

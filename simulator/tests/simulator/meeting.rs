@@ -27,24 +27,31 @@ fn ranks_agree_how_many_they_are() {
 }
 
 #[test]
-fn no_rank_comes_twice() {
-    if rank().is_none() {
-        return World::new(this_test!(), 1).breaks(&["another rank of this number has come"]);
+fn no_rank_comes_twice_and_no_id_is_used_twice() {
+    let Some(process) = rank() else {
+        World::new(this_test!(), 2).variant("twice").breaks(&["rank 0: ", "another rank of this number has come"]);
+        let world = World::new(this_test!(), 2).variant("again");
+        return world.breaks(&["rank 0: ", "rank 1: ", "the unique id was used for another communicator already"]);
+    };
+    let id = unique_id(process, "world");
+    if variant() == "again" {
+        let program = Program::new(process, 2);
+        program.begin_with(id, &mut config(0)).unwrap().polled();
+        return assert_eq!(program.begin_with(id, &mut config(0)).unwrap().settled(), ncclInvalidUsage);
     }
+    // Both come as rank 0: the second one is told, and the first waits for rank 1 until it knows that.
     let program = Program::new(0, 2);
-    let id = unique_id(0, "world");
-    let first = program.begin_with(id, &mut config(0)).unwrap();
-    // The first one's name is there when it waits for rank 1.
-    until(|| std::fs::read_dir(crate::world::folder()).unwrap().any(|entry| is_socket(entry.unwrap())).then_some(()));
-    let second = program.begin_with(id, &mut config(0)).unwrap();
-    assert_eq!(second.settled(), ncclInvalidUsage);
-    assert_eq!(first.poll(), ncclInProgress);
-    first.abort().unwrap();
-}
-
-fn is_socket(entry: std::fs::DirEntry) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    entry.file_type().unwrap().is_socket()
+    let group = program.begin_with(id, &mut config(0)).unwrap();
+    let told = crate::world::folder().join("told");
+    let code = until(|| match group.poll() {
+        ncclInProgress if !told.exists() => None,
+        code => Some(code),
+    });
+    if code == ncclInvalidUsage {
+        std::fs::write(told, "").unwrap();
+    } else {
+        assert!(group.abort().unwrap());
+    }
 }
 
 #[test]

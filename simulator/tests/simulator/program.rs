@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use sys::ncclDataType_t::{self as Type, *};
-pub use sys::ncclRedOp_t::ncclSum;
+pub use sys::ncclRedOp_t::{ncclAvg, ncclSum};
 pub use sys::ncclResult_t::{self as Code, *};
 
 /// One rank's device and streams.

@@ -70,6 +70,12 @@ impl World {
         self
     }
 
+    /// Sets a variable of another name, for all ranks.
+    pub fn set_plain(mut self, name: &str, value: impl ToString) -> Self {
+        self.variables.insert(name.to_owned(), value.to_string());
+        self
+    }
+
     /// Sets a variable for one rank.
     pub fn set_for(mut self, rank: usize, name: &str, value: impl ToString) -> Self {
         let variables = self.own_variables.entry(rank).or_default();

@@ -69,7 +69,11 @@ pub extern "C" fn cuStreamQuery(stream: u64) -> CuResult {
     call("cuStreamQuery", |line| {
         let stream = stream::of_current(stream)?;
         line.text("stream", &stream);
-        if stream.is_idle() { device::numbered(stream.device as i32)?.check() } else { Err(CuResult::NOT_READY) }
+        if stream.is_idle() {
+            return device::numbered(stream.device as i32)?.check();
+        }
+        line.not_yet();
+        Err(CuResult::NOT_READY)
     })
 }
 
