@@ -168,5 +168,13 @@ fn a_communicator_that_waits_for_its_ranks_may_be_aborted() {
     let program = Program::new(0, 2);
     let group = program.begin("world", &mut config(0)).unwrap();
     assert_eq!(group.poll(), ncclInProgress);
+    let waits = || std::fs::read_dir(folder()).unwrap().any(|entry| is_socket(&entry.unwrap()));
+    until(|| waits().then_some(()));
     assert!(group.abort().unwrap());
+    until(|| (!waits()).then_some(()));
+}
+
+fn is_socket(entry: &std::fs::DirEntry) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    entry.file_type().unwrap().is_socket()
 }
