@@ -16,9 +16,6 @@ pub trait Outcome: Copy {
 
     /// The code's name in the interface's header.
     fn name(self) -> &'static str;
-
-    /// Whether the code only says "not yet".
-    fn is_not_yet(self) -> bool;
 }
 
 /// Carries out one call of the interface.
@@ -32,7 +29,7 @@ pub fn call<R: Outcome>(name: &'static str, body: impl FnOnce(&mut Line) -> Resu
             R::DEFECT
         }
     };
-    line.result(result.name(), result.is_not_yet());
+    line.result(result.name());
     result
 }
 

@@ -6,6 +6,7 @@
 //! | `MPT_SIMULATOR_MEMORY` | 8 GiB | bytes of each device; host memory is taken only for what is allocated |
 //! | `MPT_SIMULATOR_SEED` | 0 | seed of the delays and of the number of polls |
 //! | `MPT_SIMULATOR_DELAY` | 100 | the longest delay before an operation, in microseconds; 0: none |
+//! | `MPT_SIMULATOR_RACES` | `reported` | `silent`: operations without an order are not reported, only wrong now and then |
 //! | `MPT_SIMULATOR_FOLDER` | one of the process | where ranks meet and `broken-rules` is written; all ranks need the same |
 //! | `MPT_SIMULATOR_TRACE` | no trace | the trace of a process goes to this, its number and `.jsonl` |
 //! | `MPT_SIMULATOR_FAULT` | none | what goes wrong and when: see [`crate::fault`] |
@@ -17,7 +18,7 @@
 use crate::fault::Fault;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::OnceLock;
+use std::sync::{Once, OnceLock};
 use std::time::Duration;
 
 /// What the environment asks for.
@@ -31,6 +32,8 @@ pub struct Settings {
     pub seed: u64,
     /// The longest delay before an operation.
     pub longest_delay: Duration,
+    /// Whether operations that nothing orders are a broken rule even when all goes well.
+    pub races_are_reported: bool,
     /// Where ranks meet.
     pub folder: Folder,
     /// What the names of the traces begin with.
@@ -47,12 +50,22 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
+    /// Whether it was made up for this process, which then takes it away if nothing is left in it.
+    is_own: bool,
 }
 
 impl Folder {
     /// The folder, which is made when it is first needed.
     pub fn made(&self) -> std::io::Result<&Path> {
+        static TIDIED: Once = Once::new();
         std::fs::create_dir_all(&self.path)?;
+        if self.is_own {
+            // SAFETY: the function lives as long as the process: the library is never unloaded. Where it cannot be
+            // registered, an empty folder is left behind.
+            TIDIED.call_once(|| unsafe {
+                libc::atexit(tidy);
+            });
+        }
         Ok(&self.path)
     }
 
@@ -60,6 +73,11 @@ impl Folder {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Takes the process's own folder away, unless broken rules are written there.
+extern "C" fn tidy() {
+    let _ = std::fs::remove_dir(&settings().folder.path);
 }
 
 /// What the environment asks for; ends the process where it cannot be understood.
@@ -80,15 +98,20 @@ fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Settings, String> {
         return Err(format!("MPT_SIMULATOR_DEVICES={devices}: give a number from 1 to 64"));
     }
     let delay = number(&variable, "MPT_SIMULATOR_DELAY", 100)?;
-    let folder = variable("MPT_SIMULATOR_FOLDER")
-        .filter(|folder| !folder.is_empty())
-        .map_or_else(|| std::env::temp_dir().join(format!("mpt-simulator-{}", std::process::id())), PathBuf::from);
+    let folder = match variable("MPT_SIMULATOR_FOLDER").filter(|folder| !folder.is_empty()) {
+        Some(path) => Folder { path: path.into(), is_own: false },
+        None => {
+            let path = std::env::temp_dir().join(format!("mpt-simulator-{}", std::process::id()));
+            Folder { path, is_own: true }
+        }
+    };
     Ok(Settings {
         devices,
         memory: number(&variable, "MPT_SIMULATOR_MEMORY", 8 << 30)?,
         seed: number(&variable, "MPT_SIMULATOR_SEED", 0)?,
         longest_delay: Duration::from_micros(delay),
-        folder: Folder { path: folder },
+        races_are_reported: !choice(&variable, "MPT_SIMULATOR_RACES", ["reported", "silent"])?,
+        folder,
         trace: variable("MPT_SIMULATOR_TRACE").filter(|prefix| !prefix.is_empty()),
         fault: variable("MPT_SIMULATOR_FAULT")
             .filter(|fault| !fault.is_empty())

@@ -1,7 +1,7 @@
 //! The trace: one JSON object a line for each call, written at once, so that nothing is lost when a process is killed.
 //!
-//! Questions that a program asks over and over ("is it done yet?") are written when the answer is no longer "not yet",
-//! with the number of times it was asked.
+//! Questions that a program asks over and over ("is it done yet?") are written when the answer is no longer "not yet";
+//! `asked_before` is the number of such answers before a call, on its thread.
 
 use crate::environment::settings;
 use std::cell::Cell;
@@ -82,18 +82,21 @@ impl Line {
         self
     }
 
-    /// Writes the line with a call's result, or counts it where the answer was "not yet".
-    pub fn result(mut self, name: &str, not_yet: bool) {
-        if self.0.is_none() {
-            return;
-        }
-        if not_yet {
+    /// Counts the call instead of writing its line: its answer is "not yet".
+    pub fn not_yet(&mut self) {
+        if self.0.take().is_some() {
             ASKED.set(ASKED.get() + 1);
+        }
+    }
+
+    /// Writes the line with a call's result.
+    pub fn result(mut self, name: &str) {
+        if self.0.is_none() {
             return;
         }
         let asked = ASKED.take();
         if asked > 0 {
-            self.number("asked", asked + 1);
+            self.number("asked_before", asked);
         }
         self.text("result", name);
         self.end();

@@ -1,6 +1,7 @@
 //! What streams do apart from communication: copies and fills. Memory is checked when the operation is issued, and
 //! again when the stream comes to it.
 
+use super::access::Access;
 use super::device::{self, Device};
 use super::host;
 use super::memory::{CHUNK, Range};
@@ -35,15 +36,27 @@ pub fn checked(call: &str, device: &Device, address: u64, length: usize) -> Resu
 }
 
 impl Copy {
-    /// Puts the operation into a stream.
-    pub fn push(self, call: &'static str, stream: &Arc<Stream>) {
+    /// Puts the operation into a stream of a device.
+    pub fn push(self, call: &'static str, device: &'static Device, stream: &Arc<Stream>) {
         let place = stream.to_string();
-        let ordinal = stream.device;
-        stream.push(move || {
-            if let (Err(sentence), Some(device)) = (self.run(), device::all().ok().and_then(|all| all.get(ordinal))) {
+        let accesses = self.accesses();
+        let pushed = stream.push(call, &accesses, move || {
+            if let Err(sentence) = self.run() {
                 device.broken(place, &format!("{call}: {sentence}"));
             }
         });
+        if let Err(race) = pushed {
+            device.broken(stream, &race);
+        }
+    }
+
+    /// The device memory that it touches.
+    fn accesses(&self) -> Vec<Access> {
+        match self {
+            Self::FromHost(_, target) | Self::Fill(target, _) => vec![Access::writes(target)],
+            Self::ToHost(source, _) => vec![Access::reads(source)],
+            Self::OnDevice(source, target) => vec![Access::reads(source), Access::writes(target)],
+        }
     }
 
     fn run(&self) -> Result<(), String> {

@@ -1,5 +1,6 @@
 //! The devices of this process.
 
+use super::clock::Clock;
 use super::memory::Memory;
 use super::result::CuResult;
 use super::stream::Stream;
@@ -23,6 +24,8 @@ pub struct Device {
     /// The error that a broken rule on a stream left behind; as on a real device it stays.
     error: AtomicU32,
     streams: Mutex<Vec<Weak<Stream>>>,
+    /// What was done on streams that were destroyed.
+    destroyed: Mutex<Clock>,
     /// How many streams were made: a stream's number is part of the key of its delays.
     numbered: AtomicU64,
 }
@@ -65,6 +68,7 @@ impl Device {
             retained: Mutex::new(0),
             error: AtomicU32::new(CuResult::SUCCESS.0),
             streams: Mutex::new(Vec::new()),
+            destroyed: Mutex::default(),
             numbered: AtomicU64::new(0),
         })
     }
@@ -79,11 +83,18 @@ impl Device {
         stream
     }
 
-    /// Waits until every stream has done what it was given so far.
+    /// A stream is destroyed: it still does what it was given.
+    pub fn destroy(&self, stream: &Stream) {
+        lock(&self.destroyed).learn(&stream.close());
+    }
+
+    /// Waits until every stream has done what it was given so far, those that were destroyed too.
     pub fn synchronize(&self) {
+        let destroyed = lock(&self.destroyed).clone();
         let streams: Vec<_> = lock(&self.streams).iter().filter_map(Weak::upgrade).collect();
         self.null_stream.synchronize();
         streams.iter().for_each(|stream| stream.synchronize());
+        destroyed.host_learns();
     }
 
     /// The lasting error, where a stream broke a rule before.
@@ -94,10 +105,11 @@ impl Device {
         }
     }
 
-    /// Tells that a stream broke a rule; from now on calls for this device fail.
+    /// Tells that a stream broke a rule; from now on calls for this device fail. First it is told: the program may end as
+    /// soon as a call fails.
     pub fn broken(&self, place: impl fmt::Display, sentence: &str) {
-        self.error.store(CuResult::ILLEGAL_ADDRESS.0, Ordering::Release);
         rules::broken(place, sentence);
+        self.error.store(CuResult::ILLEGAL_ADDRESS.0, Ordering::Release);
     }
 
     /// One owner more of the primary context.

@@ -1,5 +1,6 @@
 //! Events: marks that streams reach.
 
+use super::clock::Clock;
 use super::stream::Stream;
 use crate::handles::{Kind, Table};
 use crate::sync::{lock, wait};
@@ -19,8 +20,14 @@ pub struct Event {
 }
 
 /// A place in a stream.
-#[derive(Default)]
 pub struct Mark {
+    flag: Arc<Flag>,
+    /// What comes before it.
+    clock: Clock,
+}
+
+#[derive(Default)]
+struct Flag {
     reached: Mutex<Option<Instant>>,
     changed: Condvar,
 }
@@ -47,27 +54,44 @@ impl Event {
 impl Mark {
     /// Puts a new mark into a stream.
     pub fn put(stream: &Arc<Stream>) -> Arc<Self> {
-        let mark = Arc::new(Self::default());
-        let reached = Arc::clone(&mark);
-        stream.push_mark(move || {
-            *lock(&reached.reached) = Some(Instant::now());
-            reached.changed.notify_all();
+        let flag = Arc::new(Flag::default());
+        let raised = Arc::clone(&flag);
+        let clock = stream.push_mark(move || {
+            *lock(&raised.reached) = Some(Instant::now());
+            raised.changed.notify_all();
         });
-        mark
+        Arc::new(Self { flag, clock })
     }
 
     /// Lets a stream wait until the mark is reached.
-    pub fn hold_back(self: Arc<Self>, stream: &Arc<Stream>) {
-        stream.push_mark(move || self.wait());
+    pub fn hold_back(&self, stream: &Arc<Stream>) {
+        let flag = Arc::clone(&self.flag);
+        stream.push_wait(
+            move || {
+                flag.wait();
+            },
+            &self.clock,
+        );
     }
 
-    /// When the mark was reached, if it was.
+    /// When the mark was reached, if it was: then the program knows it.
     pub fn reached(&self) -> Option<Instant> {
-        *lock(&self.reached)
+        let reached = *lock(&self.flag.reached);
+        if reached.is_some() {
+            self.clock.host_learns();
+        }
+        reached
     }
 
-    /// Waits until the mark is reached.
+    /// Lets the program wait until the mark is reached.
     pub fn wait(&self) {
+        self.flag.wait();
+        self.clock.host_learns();
+    }
+}
+
+impl Flag {
+    fn wait(&self) {
         let mut reached = lock(&self.reached);
         while reached.is_none() {
             reached = wait(&self.changed, reached);

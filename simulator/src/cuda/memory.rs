@@ -2,7 +2,10 @@
 //! the bytes lie elsewhere. Fresh and freed memory is poisoned: every byte 0xFF, which is NaN in every floating-point
 //! type.
 
+use super::access::{Actor, History};
+use super::clock::Clock;
 use super::result::CuResult;
+use crate::rules;
 use crate::sync::lock;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,6 +43,7 @@ struct Allocation {
     address: u64,
     length: usize,
     bytes: RwLock<Box<[u8]>>,
+    history: Mutex<History>,
     freed: AtomicBool,
 }
 
@@ -59,6 +63,8 @@ impl Memory {
         // SAFETY: a new mapping wherever there is room; no other memory is touched.
         let base = unsafe { libc::mmap(std::ptr::null_mut(), RESERVED as usize, libc::PROT_NONE, flags, -1, 0) };
         if base == libc::MAP_FAILED {
+            let error = std::io::Error::last_os_error();
+            rules::say(&format!("simulator: device {ordinal}: no addresses can be reserved: {error}"));
             return Err(CuResult::OPERATING_SYSTEM);
         }
         let base = (base as u64).next_multiple_of(ALIGNMENT);
@@ -88,8 +94,13 @@ impl Memory {
         bytes.try_reserve_exact(length).map_err(|_| CuResult::OUT_OF_MEMORY)?;
         bytes.resize(length, POISON);
         let address = self.place(&state, length as u64).ok_or(CuResult::OUT_OF_MEMORY)?;
-        let allocation =
-            Allocation { address, length, bytes: RwLock::new(bytes.into_boxed_slice()), freed: AtomicBool::new(false) };
+        let allocation = Allocation {
+            address,
+            length,
+            bytes: RwLock::new(bytes.into_boxed_slice()),
+            history: Mutex::default(),
+            freed: AtomicBool::new(false),
+        };
         state.live.insert(address, Arc::new(allocation));
         // The gap keeps an access beyond one allocation from hitting the next.
         state.next = (address + length as u64).next_multiple_of(ALIGNMENT) + ALIGNMENT;
@@ -113,8 +124,9 @@ impl Memory {
         (candidate + length < end).then_some(candidate)
     }
 
-    /// Ends an allocation and poisons it, whatever is in flight.
-    pub fn free(&self, address: u64) -> Result<(), String> {
+    /// Ends an allocation and poisons it, whatever is in flight. Gives an operation on it that the program has not waited
+    /// for.
+    pub fn free(&self, address: u64) -> Result<Option<Actor>, String> {
         let mut state = lock(&self.state);
         let Some(allocation) = state.live.remove(&address) else {
             drop(state);
@@ -125,8 +137,9 @@ impl Memory {
         };
         state.used -= allocation.length as u64;
         drop(state);
+        let in_flight = lock(&allocation.history).unknown_to(&Clock::of_host());
         allocation.end();
-        Ok(())
+        Ok(in_flight)
     }
 
     /// Ends all allocations, as the end of a context does.
@@ -199,6 +212,12 @@ impl Range {
         Arc::ptr_eq(&self.allocation, &other.allocation)
             && self.offset < other.offset + other.length
             && other.offset < self.offset + self.length
+    }
+
+    /// Takes note of an access. Gives the operation with which it races, if there is one.
+    pub fn note(&self, writes: bool, actor: &Actor, clock: &Clock) -> Option<Actor> {
+        let bytes = (self.offset, self.offset + self.length);
+        lock(&self.allocation.history).add(bytes, writes, actor, clock)
     }
 
     /// Looks at the bytes.

@@ -6,9 +6,12 @@
 //! * [`host`] reading and writing the program's memory, which may be gone
 //! * [`stream`] queues, each run by a thread of its own, each operation after a delay
 //! * [`event`] marks in a stream
+//! * [`clock`] and [`access`] what comes before what, and operations that race
 //! * [`copy`] what streams do: copies and fills
 //! * [`exports`] the C functions
 
+pub mod access;
+pub mod clock;
 pub mod context;
 pub mod copy;
 pub mod device;

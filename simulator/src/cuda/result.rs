@@ -48,8 +48,4 @@ impl Outcome for CuResult {
     fn name(self) -> &'static str {
         self.described().and_then(|(name, _)| name.to_str().ok()).unwrap_or("CUDA_ERROR_UNKNOWN")
     }
-
-    fn is_not_yet(self) -> bool {
-        self == Self::NOT_READY
-    }
 }

@@ -1,6 +1,8 @@
 //! Streams: a queue each, run by a thread of its own. Before an operation the thread waits for a time drawn from the
 //! seed, so that orders which the program did not ask for do vary.
 
+use super::access::{Access, Actor};
+use super::clock::{Clock, StreamId};
 use super::context;
 use super::device::Device;
 use super::result::CuResult;
@@ -12,6 +14,7 @@ use crate::sync::{lock, wait};
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -24,6 +27,8 @@ pub struct Stream {
     pub device: usize,
     /// Its number on that device; 0 is the null stream.
     pub number: u64,
+    /// Its number in the process.
+    id: StreamId,
     queue: Mutex<Queue>,
     changed: Condvar,
 }
@@ -33,8 +38,8 @@ struct Queue {
     waiting: VecDeque<Task>,
     issued: u64,
     done: u64,
-    /// How many operations had a delay drawn.
-    drawn: u64,
+    /// What comes before the next operation.
+    clock: Clock,
     has_thread: bool,
     is_closed: bool,
 }
@@ -71,28 +76,51 @@ pub fn of_current(handle: u64) -> Result<Arc<Stream>, CuResult> {
 impl Stream {
     /// A stream without a thread: that comes with the first operation.
     pub fn new(device: usize, number: u64) -> Self {
-        Self { device, number, queue: Mutex::default(), changed: Condvar::new() }
+        static IDS: AtomicU64 = AtomicU64::new(0);
+        let id = IDS.fetch_add(1, Ordering::Relaxed);
+        Self { device, number, id, queue: Mutex::default(), changed: Condvar::new() }
     }
 
     /// Puts an operation into the queue; it waits its delay first.
-    pub fn push(self: &Arc<Self>, run: impl FnOnce() + Send + 'static) {
-        self.enqueue(true, Box::new(run));
-    }
-
-    /// Puts a mark into the queue: something that takes no time on a device.
-    pub fn push_mark(self: &Arc<Self>, run: impl FnOnce() + Send + 'static) {
-        self.enqueue(false, Box::new(run));
-    }
-
-    fn enqueue(self: &Arc<Self>, delayed: bool, run: Box<dyn FnOnce() + Send>) {
+    ///
+    /// # Errors
+    /// The operation races with another, in words: it is not put into the queue.
+    pub fn push(
+        self: &Arc<Self>,
+        what: &str,
+        accesses: &[Access],
+        run: impl FnOnce() + Send + 'static,
+    ) -> Result<(), String> {
         let mut queue = lock(&self.queue);
-        let delay = if delayed {
-            queue.drawn += 1;
-            self.delay(queue.drawn)
-        } else {
-            Duration::ZERO
-        };
-        queue.waiting.push_back(Task { delay, run });
+        queue.clock.learn_from_host();
+        let number = queue.clock.count(self.id);
+        let actor = Actor { stream: self.id, number, words: format!("{what} on {self}").into() };
+        let race = accesses.iter().find_map(|access| access.race(&actor, &queue.clock));
+        if let (Some(race), true) = (race, settings().races_are_reported) {
+            return Err(race);
+        }
+        let delay = self.delay(number);
+        self.enqueue(&mut queue, Task { delay, run: Box::new(run) });
+        Ok(())
+    }
+
+    /// Puts a mark into the queue, which takes no time on a device; gives what comes before it.
+    pub fn push_mark(self: &Arc<Self>, run: impl FnOnce() + Send + 'static) -> Clock {
+        let mut queue = lock(&self.queue);
+        self.enqueue(&mut queue, Task { delay: Duration::ZERO, run: Box::new(run) });
+        queue.clock.learn_from_host();
+        queue.clock.clone()
+    }
+
+    /// Puts into the queue something to wait for, and what is known when that is over.
+    pub fn push_wait(self: &Arc<Self>, run: impl FnOnce() + Send + 'static, known: &Clock) {
+        let mut queue = lock(&self.queue);
+        self.enqueue(&mut queue, Task { delay: Duration::ZERO, run: Box::new(run) });
+        queue.clock.learn(known);
+    }
+
+    fn enqueue(self: &Arc<Self>, queue: &mut Queue, task: Task) {
+        queue.waiting.push_back(task);
         queue.issued += 1;
         if !queue.has_thread {
             let stream = Arc::clone(self);
@@ -150,15 +178,21 @@ impl Stream {
     pub fn synchronize(&self) {
         let mut queue = lock(&self.queue);
         let issued = queue.issued;
+        let known = queue.clock.clone();
         while queue.done < issued {
             queue = wait(&self.changed, queue);
         }
+        known.host_learns();
     }
 
     /// Whether nothing is left to do.
     pub fn is_idle(&self) -> bool {
         let queue = lock(&self.queue);
-        queue.done == queue.issued
+        let is_idle = queue.done == queue.issued;
+        if is_idle {
+            queue.clock.host_learns();
+        }
+        is_idle
     }
 
     /// Whether it was destroyed: nothing more may be put into it.
@@ -166,10 +200,12 @@ impl Stream {
         lock(&self.queue).is_closed
     }
 
-    /// Lets the thread end after what is in the queue.
-    pub fn close(&self) {
-        lock(&self.queue).is_closed = true;
+    /// Lets the thread end after what is in the queue; gives what is done then.
+    pub fn close(&self) -> Clock {
+        let mut queue = lock(&self.queue);
+        queue.is_closed = true;
         self.changed.notify_all();
+        queue.clock.clone()
     }
 }
 

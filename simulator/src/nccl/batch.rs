@@ -8,9 +8,11 @@ use super::link::Channel;
 use super::operation::Operation;
 use super::result::{Failure, NcclResult};
 use super::{collective, message};
+use crate::cuda::access::Access;
 use crate::cuda::memory::Range;
 use crate::fault::Action;
 use crate::trace::Line;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -38,14 +40,19 @@ impl Batch {
     /// Carries out everything; where that is not possible, what would have been written is poisoned.
     pub fn carry_out(&self) {
         let begin = Instant::now();
-        let result = self.communicator.wait_for_turn(self.number).and_then(|()| self.try_carry_out());
+        let result = self.communicator.turns.wait_for(self.number).and_then(|()| self.try_carry_out());
         for planned in &self.operations {
             if result.is_err() {
                 planned.operation.poison();
             }
             self.trace(planned, begin, result.is_ok());
         }
-        self.communicator.finish_turn();
+        self.communicator.turns.finish();
+    }
+
+    /// The device memory that it touches.
+    pub fn accesses(&self) -> Vec<Access> {
+        self.operations.iter().flat_map(|planned| planned.operation.accesses()).collect()
     }
 
     fn try_carry_out(&self) -> Result<(), Stopped> {
@@ -66,11 +73,9 @@ impl Batch {
 
     fn trace(&self, planned: &Planned, begin: Instant, succeeded: bool) {
         let operation = &planned.operation;
-        let mut line = Line::done(match succeeded {
-            true => "operation",
-            false => "operation, stopped",
-        });
-        line.text("operation", operation.kind).number("rank", self.exchange.rank).number("batch", self.number);
+        let mut line = Line::done(&operation.kind.to_string());
+        line.text("outcome", if succeeded { "done" } else { "stopped" });
+        line.number("rank", self.exchange.rank).number("batch", self.number);
         line.number("count", operation.count).text("type", operation.datatype);
         if let Some(peer) = operation.peer {
             line.number("peer", peer);
@@ -100,5 +105,12 @@ impl Batch {
         self.communicator.device.broken(format_args!("rank {rank}"), sentence);
         self.exchange.fail(Failure::new(NcclResult::UNHANDLED_CUDA_ERROR, sentence));
         Stopped
+    }
+}
+
+impl fmt::Display for Batch {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds: Vec<String> = self.operations.iter().map(|planned| planned.operation.kind.to_string()).collect();
+        write!(formatter, "rank {}'s {}", self.exchange.rank, kinds.join(" and "))
     }
 }

@@ -1,15 +1,13 @@
 //! One rank's communicator: what it may do next, and its way from being asked for to being destroyed.
 
-use super::batch::{Batch, Planned};
-use super::exchange::{Exchange, Stopped};
-use super::header::{Header, Lane};
+use super::exchange::Exchange;
+use super::header::Lane;
 use super::job::Job;
-use super::operation::{Issuer, Operation};
+use super::operation::Issuer;
 use super::rendezvous::{self, Identity};
 use super::result::{Failure, NcclResult};
+use super::turns::Turns;
 use crate::cuda::device::Device;
-use crate::cuda::event::Mark;
-use crate::cuda::stream::Stream;
 use crate::environment::settings;
 use crate::handles::{Kind, Table};
 use crate::random::{Purpose, draw};
@@ -36,6 +34,8 @@ pub struct Communicator {
     number: u64,
     exchange: OnceLock<Arc<Exchange>>,
     is_aborted: AtomicBool,
+    /// Its batches.
+    pub turns: Turns,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -55,8 +55,6 @@ struct State {
     group: Option<ThreadId>,
     /// How many operations there were in each lane with each peer; all collectives count under the own rank.
     sequences: BTreeMap<(Lane, usize), u64>,
-    issued: u64,
-    done: u64,
 }
 
 /// Where on its way it is.
@@ -81,8 +79,6 @@ impl Communicator {
             pending: None,
             group: None,
             sequences: BTreeMap::new(),
-            issued: 0,
-            done: 0,
         };
         let communicator = Arc::new(Self {
             rank: own.rank,
@@ -92,6 +88,7 @@ impl Communicator {
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             exchange: OnceLock::new(),
             is_aborted: AtomicBool::new(false),
+            turns: Turns::default(),
             state: Mutex::new(state),
             changed: Condvar::new(),
         });
@@ -154,6 +151,19 @@ impl Communicator {
         let mut state = lock(&self.state);
         state.draws += 1;
         self.drawn_polls(state.draws)
+    }
+
+    /// The connections to the other ranks, once they have met.
+    pub fn exchange(&self) -> Option<&Arc<Exchange>> {
+        self.exchange.get()
+    }
+
+    /// The place of the next operation in its lane. A collective's peer is the own rank.
+    pub fn next_sequence(&self, lane: Lane, peer: usize) -> u64 {
+        let mut state = lock(&self.state);
+        let sequence = state.sequences.entry((lane, peer)).or_insert(0);
+        *sequence += 1;
+        *sequence
     }
 
     /// Who issues operations here.
@@ -234,7 +244,7 @@ impl Communicator {
         let is_over = match state.phase {
             Phase::Ready | Phase::Finalized => return NcclResult::SUCCESS,
             Phase::Joining => state.has_joined,
-            Phase::Finalizing => state.done == state.issued,
+            Phase::Finalizing => self.turns.are_over(),
         };
         state.polls = state.polls.saturating_sub(1);
         if !is_over || state.polls > 0 {
@@ -242,69 +252,6 @@ impl Communicator {
         }
         state.phase = if state.phase == Phase::Joining { Phase::Ready } else { Phase::Finalized };
         NcclResult::SUCCESS
-    }
-
-    /// Puts operations that belong together on their streams.
-    pub fn launch(self: &Arc<Self>, operations: Vec<Operation>) -> Result<(), Failure> {
-        let Some(exchange) = self.exchange.get().map(Arc::clone) else { return Ok(()) };
-        let mut streams: Vec<Arc<Stream>> = Vec::new();
-        for operation in &operations {
-            if operation.stream.is_closed() {
-                return Err(self.broken("launch", "the stream was destroyed before the operation was put on it"));
-            }
-            if !streams.iter().any(|stream| Arc::ptr_eq(stream, &operation.stream)) {
-                streams.push(Arc::clone(&operation.stream));
-            }
-        }
-        let Some((first, others)) = streams.split_first() else { return Ok(()) };
-        let number = {
-            let mut state = lock(&self.state);
-            state.issued += 1;
-            state.issued
-        };
-        let operations = self.plan(&exchange, operations);
-        let batch = Batch { communicator: Arc::clone(self), exchange, number, operations };
-        // A group over several streams begins when all of them have come to it, and all go on after it.
-        others.iter().for_each(|other| Mark::put(other).hold_back(first));
-        first.push(move || batch.carry_out());
-        others.iter().for_each(|other| Mark::put(first).hold_back(other));
-        Ok(())
-    }
-
-    /// Numbers the operations, in the order in which they are carried out.
-    fn plan(&self, exchange: &Exchange, operations: Vec<Operation>) -> Vec<Planned> {
-        let (messages, collectives): (Vec<_>, Vec<_>) = operations.into_iter().partition(Operation::is_message);
-        let mut state = lock(&self.state);
-        let planned = collectives.into_iter().chain(messages).map(|operation| {
-            let lane = operation.lane();
-            let other = operation.peer.filter(|_| operation.is_message()).unwrap_or(self.rank);
-            let sequence = state.sequences.entry((lane, other)).or_insert(0);
-            *sequence += 1;
-            let header = operation.header(*sequence);
-            let peers: Vec<usize> = exchange.peers().filter(|&peer| !operation.is_message() || peer == other).collect();
-            let headers = peers.into_iter().map(|peer| (peer, exchange.issue(peer, header))).collect();
-            Planned { operation, headers }
-        });
-        planned.collect()
-    }
-
-    /// Waits until all batches before this one are done: a communicator does one thing after the other, whatever streams
-    /// its operations are on.
-    pub fn wait_for_turn(&self, batch: u64) -> Result<(), Stopped> {
-        let mut state = lock(&self.state);
-        while state.done + 1 < batch {
-            if self.is_aborted.load(Ordering::Acquire) {
-                return Err(Stopped);
-            }
-            state = wait(&self.changed, state);
-        }
-        Ok(())
-    }
-
-    /// A batch is done.
-    pub fn finish_turn(&self) {
-        lock(&self.state).done += 1;
-        self.changed.notify_all();
     }
 
     /// Begins to finalize; a blocking communicator is finalized when this returns.
@@ -316,10 +263,9 @@ impl Communicator {
             self.draw_polls(&mut state);
             return Err(NcclResult::IN_PROGRESS);
         }
-        while state.done < state.issued {
-            state = wait(&self.changed, state);
-        }
-        state.phase = Phase::Finalized;
+        drop(state);
+        self.turns.wait_until_over();
+        lock(&self.state).phase = Phase::Finalized;
         Ok(())
     }
 
@@ -335,7 +281,7 @@ impl Communicator {
             Phase::Joining => Some("the communicator is still being made"),
             Phase::Finalizing => Some("the communicator is still being finalized: poll until it gives ncclSuccess"),
             _ if state.pending.is_some() => Some("an operation is still in progress: poll until it gives ncclSuccess"),
-            _ if state.done < state.issued => {
+            _ if !self.turns.are_over() => {
                 Some("operations are still in flight: finalize the communicator first, or wait for their stream")
             }
             _ => None,
@@ -358,37 +304,15 @@ impl Communicator {
         if let Some(exchange) = self.exchange.get() {
             exchange.abort();
         }
-        // Under the lock, so that nobody who is about to wait misses it.
-        drop(lock(&self.state));
-        self.changed.notify_all();
+        self.turns.abort();
     }
 
-    fn broken(&self, call: &str, sentence: &str) -> Failure {
+    /// A rule that a call breaks.
+    pub fn broken(&self, call: &str, sentence: &str) -> Failure {
         Failure::broken_rule(
             format_args!("rank {}", self.rank),
             NcclResult::INVALID_USAGE,
             format!("{call}: {sentence}"),
         )
-    }
-}
-
-impl Operation {
-    /// Its lane.
-    fn lane(&self) -> Lane {
-        self.header(0).lane()
-    }
-
-    /// What the other ranks are told of it.
-    fn header(&self, sequence: u64) -> Header {
-        Header {
-            kind: self.kind,
-            datatype: self.datatype,
-            reduction: self.reduction,
-            root: if self.is_message() { None } else { self.peer.map(|root| root as u32) },
-            count: self.count as u64,
-            sequence,
-            sent: 0,
-            received: 0,
-        }
     }
 }

@@ -30,6 +30,7 @@ pub fn submit(operations: Vec<(Arc<Communicator>, Operation)>) -> Result<(), Ncc
         let place = format_args!("rank {}", first.rank);
         return Err(Failure::broken_rule(place, NcclResult::INVALID_ARGUMENT, sentence).told());
     }
+    check_independence(&parts).map_err(|failure| failure.told())?;
     if first.is_blocking {
         return launch(parts);
     }
@@ -55,6 +56,29 @@ impl Job {
         communicators.iter().for_each(|communicator| communicator.set_pending(None));
         result.err().unwrap_or(NcclResult::SUCCESS)
     }
+}
+
+/// Operations of one group begin together: none may write what another touches.
+fn check_independence(parts: &Parts) -> Result<(), Failure> {
+    let accesses: Vec<_> = parts
+        .iter()
+        .flat_map(|(communicator, operations)| operations.iter().map(move |operation| (communicator, operation)))
+        .map(|(communicator, operation)| (communicator, operation.kind, operation.accesses().collect::<Vec<_>>()))
+        .collect();
+    for (place, (communicator, kind, first)) in accesses.iter().enumerate() {
+        for (_, other, second) in &accesses[..place] {
+            if first.iter().any(|access| second.iter().any(|other| access.conflicts(other))) {
+                return Err(Failure::broken_rule(
+                    format_args!("rank {}", communicator.rank),
+                    NcclResult::INVALID_USAGE,
+                    format!(
+                        "ncclGroupEnd: {other} and {kind} of one group touch the same memory, and one of them writes it"
+                    ),
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Puts operations on their streams: all of a job's before any of another's, so that numbers and streams agree.

@@ -93,9 +93,15 @@ impl Link {
         write_all(&self.socket, payload)
     }
 
+    /// Nothing more is sent; what is on its way arrives, and what the other still sends is taken in.
+    pub fn finish(&self) {
+        // It may be cut already, from the other side.
+        let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
     /// Ends the connection at once, also under threads that are reading or writing.
     pub fn cut(&self) {
-        // It may be cut already, from the other side.
+        // As above.
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 }

@@ -3,8 +3,9 @@
 
 use super::batch::{Batch, Planned};
 use super::deadlock::Need;
-use super::exchange::{Inbound, Stopped};
+use super::exchange::Stopped;
 use super::header::{Header, Lane};
+use super::inbound::Inbound;
 use super::link::Channel;
 use super::result::{Failure, NcclResult};
 use crate::cuda::memory::{CHUNK, Range};

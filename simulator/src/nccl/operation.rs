@@ -2,6 +2,7 @@
 
 use super::result::{Failure, NcclResult};
 use super::types::{DataType, Reduction};
+use crate::cuda::access::Access;
 use crate::cuda::device::{self, Device};
 use crate::cuda::memory::Range;
 use crate::cuda::stream::Stream;
@@ -219,6 +220,11 @@ impl Operation {
     /// Whether it is between two ranks only.
     pub fn is_message(&self) -> bool {
         matches!(self.kind, Kind::Send | Kind::Receive)
+    }
+
+    /// The device memory that it touches.
+    pub fn accesses(&self) -> impl Iterator<Item = Access> + '_ {
+        self.send.iter().map(Access::reads).chain(self.receive.iter().map(Access::writes))
     }
 
     /// Poisons what it would have written.

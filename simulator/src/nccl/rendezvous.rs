@@ -4,11 +4,14 @@
 use super::link::{Link, write_all};
 use super::result::{Failure, NcclResult};
 use crate::environment::settings;
+use crate::sync::lock;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -42,12 +45,18 @@ struct Meeting<'a> {
     is_cancelled: &'a AtomicBool,
 }
 
+/// The tokens that this process has used, with the rank.
+static USED: Mutex<BTreeSet<(String, usize)>> = Mutex::new(BTreeSet::new());
+
 /// Meets the other ranks; waits for them as long as it takes, or until it is cancelled.
 pub fn meet(own: Identity, token: &str, is_cancelled: &AtomicBool) -> Result<Met, Failure> {
     let failed = |error: io::Error| {
         let folder = settings().folder.path().display();
         Failure::new(NcclResult::SYSTEM_ERROR, format!("rank {} cannot meet the others in {folder}: {error}", own.rank))
     };
+    if !lock(&USED).insert((token.to_owned(), own.rank)) {
+        return Err(own.broken("the unique id was used for another communicator already"));
+    }
     let folder = settings().folder.made().and_then(File::open).map_err(failed)?;
     let meeting = Meeting { own, token, folder, is_cancelled };
     let listener = match UnixListener::bind(meeting.name(own.rank)) {

@@ -55,10 +55,6 @@ impl Outcome for NcclResult {
     fn name(self) -> &'static str {
         self.described().0
     }
-
-    fn is_not_yet(self) -> bool {
-        self == Self::IN_PROGRESS
-    }
 }
 
 /// Why something failed; its sentence is what `ncclGetLastError` gives.

@@ -7,11 +7,12 @@ use cudarc::driver::{CudaContext, CudaEvent, CudaStream, result as cuda};
 use cudarc::nccl::{result as nccl, sys};
 use std::ffi::{CStr, c_void};
 use std::mem::MaybeUninit;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use sys::ncclDataType_t::{self as Type, *};
-pub use sys::ncclRedOp_t::ncclSum;
+pub use sys::ncclRedOp_t::{ncclAvg, ncclSum};
 pub use sys::ncclResult_t::{self as Code, *};
 
 /// One rank's device and streams.
@@ -176,6 +177,32 @@ impl Group {
         issued(unsafe { nccl::reduce_scatter(from.get(), into.get(), count, datatype, ncclSum, self.0, stream) })
     }
 
+    pub fn broadcast(
+        self,
+        program: &Program,
+        from: Buffer,
+        into: Buffer,
+        count: usize,
+        datatype: Type,
+        root: i32,
+    ) -> Issued {
+        let stream = program.stream();
+        issued(unsafe { nccl::broadcast(from.get(), into.get(), count, datatype, root, self.0, stream) })
+    }
+
+    pub fn reduce(
+        self,
+        program: &Program,
+        from: Buffer,
+        into: Buffer,
+        count: usize,
+        datatype: Type,
+        root: i32,
+    ) -> Issued {
+        let stream = program.stream();
+        issued(unsafe { nccl::reduce(from.get(), into.get(), count, datatype, ncclSum, root, self.0, stream) })
+    }
+
     pub fn send(self, program: &Program, from: Buffer, count: usize, datatype: Type, peer: usize) -> Issued {
         issued(unsafe { nccl::send(from.get(), count, datatype, peer as i32, self.0, program.stream()) })
     }
@@ -265,7 +292,12 @@ pub fn unique_id(rank: usize, name: &str) -> sys::ncclUniqueId {
         std::fs::rename(hidden, path).unwrap();
         return id;
     }
-    let bytes = until(|| std::fs::read(&path).ok());
+    unique_id_in(&path)
+}
+
+/// The id that rank 0 has put into a file, or will.
+pub fn unique_id_in(path: &Path) -> sys::ncclUniqueId {
+    let bytes = until(|| std::fs::read(path).ok());
     let mut internal = [0; 128];
     internal.iter_mut().zip(bytes).for_each(|(place, byte)| *place = byte as i8);
     sys::ncclUniqueId { internal }

@@ -70,6 +70,12 @@ impl World {
         self
     }
 
+    /// Sets a variable of another name, for all ranks.
+    pub fn set_plain(mut self, name: &str, value: impl ToString) -> Self {
+        self.variables.insert(name.to_owned(), value.to_string());
+        self
+    }
+
     /// Sets a variable for one rank.
     pub fn set_for(mut self, rank: usize, name: &str, value: impl ToString) -> Self {
         let variables = self.own_variables.entry(rank).or_default();
@@ -112,6 +118,17 @@ impl World {
             assert!(ended.succeeded(), "rank {rank}: {:?}\n{}", ended.status, ended.errors);
         }
         assert_eq!(self.broken_rules(), "");
+    }
+
+    /// Runs the ranks, whose programs must all end as they expect, and break rules with these sentences.
+    pub fn breaks(&self, sentences: &[&str]) {
+        let all = self.run();
+        for (rank, ended) in all.iter().enumerate() {
+            assert!(ended.succeeded(), "rank {rank}: {:?}\n{}", ended.status, ended.errors);
+        }
+        for sentence in sentences {
+            assert!(self.broken_rules().contains(sentence), "no {sentence:?} in:\n{}", self.broken_rules());
+        }
     }
 
     /// The lines that broken rules left behind.

@@ -23,13 +23,12 @@ fn copy(
         let device = device::numbered(stream.device as i32)?;
         line.number("bytes", bytes).text("stream", &stream);
         if bytes > 0 {
-            make(device)?.push(name, &stream);
+            make(device)?.push(name, device, &stream);
         }
         if wait {
             stream.synchronize();
-            device.check()?;
         }
-        Ok(())
+        device.check()
     })
 }
 

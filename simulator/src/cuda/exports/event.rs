@@ -73,10 +73,11 @@ pub extern "C" fn cuEventQuery(event: u64) -> CuResult {
         line.address("event", event);
         let event = self::event(event)?;
         device::numbered(event.device as i32)?.check()?;
-        match event.newest() {
-            Some(mark) if mark.reached().is_none() => Err(CuResult::NOT_READY),
-            _ => Ok(()),
+        if event.newest().is_none_or(|mark| mark.reached().is_some()) {
+            return Ok(());
         }
+        line.not_yet();
+        Err(CuResult::NOT_READY)
     })
 }
 

@@ -2,6 +2,7 @@
 
 use crate::boundary::{Out, call};
 use crate::cuda::{CuResult, context, device, host};
+use crate::environment::settings;
 use crate::rules;
 
 /// `cuMemAlloc_v2`
@@ -28,10 +29,17 @@ pub extern "C" fn cuMemFree_v2(address: u64) -> CuResult {
             Some(device) => device,
             None => context::current()?,
         };
-        device.memory.free(address).map_err(|sentence| {
+        let in_flight = device.memory.free(address).map_err(|sentence| {
             rules::broken(device, &format!("cuMemFree_v2: {sentence}"));
             CuResult::INVALID_VALUE
-        })
+        })?;
+        if let (Some(other), true) = (in_flight, settings().races_are_reported) {
+            let sentence = format!(
+                "cuMemFree_v2: {address:#x} is freed, and the program has not waited for {other}, which uses it"
+            );
+            device.broken(device, &sentence);
+        }
+        Ok(())
     })
 }
 

@@ -1,7 +1,7 @@
 //! Streams.
 
 use crate::boundary::{Out, call};
-use crate::cuda::event::EVENTS;
+use crate::cuda::event::{EVENTS, Mark};
 use crate::cuda::stream::{self, STREAMS};
 use crate::cuda::{CuResult, context, device};
 use crate::rules;
@@ -47,7 +47,7 @@ pub extern "C" fn cuStreamDestroy_v2(stream: u64) -> CuResult {
             rules::broken("cuStreamDestroy_v2", &format!("{stream:#x} is not a stream, or no longer"));
             return Err(CuResult::INVALID_HANDLE);
         };
-        stream.close();
+        device::numbered(stream.device as i32)?.destroy(&stream);
         Ok(())
     })
 }
@@ -69,7 +69,11 @@ pub extern "C" fn cuStreamQuery(stream: u64) -> CuResult {
     call("cuStreamQuery", |line| {
         let stream = stream::of_current(stream)?;
         line.text("stream", &stream);
-        if stream.is_idle() { device::numbered(stream.device as i32)?.check() } else { Err(CuResult::NOT_READY) }
+        if stream.is_idle() {
+            return device::numbered(stream.device as i32)?.check();
+        }
+        line.not_yet();
+        Err(CuResult::NOT_READY)
     })
 }
 
@@ -99,9 +103,16 @@ pub extern "C" fn cuLaunchHostFunc(
         line.text("stream", &stream);
         let function = function.ok_or(CuResult::INVALID_VALUE)?;
         let argument = argument as usize;
-        // SAFETY: the caller of cuLaunchHostFunc vouches that the function may be called with its argument later, from
-        // another thread.
-        stream.push(move || unsafe { function(argument as *mut c_void) });
+        let mark = Mark::put(&stream);
+        let run = move || {
+            // The function may tell the program that all before it is done.
+            mark.wait();
+            // SAFETY: the caller of cuLaunchHostFunc vouches that the function may be called with its argument later,
+            // from another thread.
+            unsafe { function(argument as *mut c_void) }
+        };
+        // It touches no device memory, so that it cannot race.
+        let _ = stream.push("cuLaunchHostFunc", &[], run);
         Ok(())
     })
 }
