@@ -35,7 +35,8 @@ impl Rehearse {
             return Err(Error::usage(format!("--fault: there is no rank {rank}, the run has {count}")));
         }
         let trace = self.trace.as_deref().map(whole).transpose()?;
-        let simulator = Simulator::new()?;
+        let program = env::current_exe().map_err(|error| Error::failed(format!("where is this program? {error}")))?;
+        let simulator = Simulator::beside(&program)?;
         console::say(&format!(
             "rehearsal: {count} simulated GPU(s); a simulator of documented rules, not a proof on GPUs"
         ));

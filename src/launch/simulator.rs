@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{env, fs, process};
 
 /// The library, which `cargo build` puts beside the program.
@@ -57,18 +58,19 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// Makes the folder.
+    /// Makes the folder, with the library that lies beside a program of mpt's.
     ///
     /// # Errors
-    /// The simulator's library is not beside the program, or the folder cannot be made.
-    pub fn new() -> Result<Self> {
-        let program = env::current_exe().map_err(|error| Error::failed(format!("where is this program? {error}")))?;
+    /// The simulator's library is not there, or the folder cannot be made.
+    pub fn beside(program: &Path) -> Result<Self> {
         let beside = |folder: &Path| folder.join(LIBRARY);
         let library = program.parent().map(beside).filter(|library| library.exists()).ok_or_else(|| {
             let program = program.display();
             Error::usage(format!("{LIBRARY} is not beside {program}: build both with `cargo build --release`"))
         })?;
-        let folder = env::temp_dir().join(format!("mpt-rehearsal-{}", process::id()));
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let folder = env::temp_dir().join(format!("mpt-rehearsal-{}-{number}", process::id()));
         let made = Self { folder: folder.clone() };
         let prepare = || {
             fs::create_dir_all(&folder)?;

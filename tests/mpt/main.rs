@@ -13,3 +13,4 @@ mod plans;
 mod rehearsal;
 mod resume;
 mod shipped;
+mod transport;

@@ -25,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::torch::channels_last;
 use cudarc::driver::CudaEvent;
 use std::collections::BTreeMap;
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tch::{Device, Tensor};
@@ -47,8 +48,9 @@ pub struct Nccl {
 
 struct Started {
     signature: Signature,
-    /// What was put in: its copy to the buffer may be yet to come.
-    kept: Vec<Tensor>,
+    /// What was put in. Its copy to the buffer may be yet to come, so that it is given up only when the call is finished:
+    /// of a call that is not, the GPU may read it as long as the process lives.
+    kept: ManuallyDrop<Vec<Tensor>>,
     /// The end of NCCL's work; `None` where nothing travels.
     travelled: Option<CudaEvent>,
     /// What is sent, and what is received; none where nothing travels.
@@ -138,7 +140,7 @@ impl Nccl {
 
     /// Stations 1 to 3 of an operation in which every rank has the same forms.
     fn start_alike(&mut self, signature: Signature, tensors: &[&Tensor], root: usize) -> Result<Started> {
-        let kept = tensors.iter().map(|tensor| dense(tensor)).collect::<Result<Vec<_>>>()?;
+        let kept = ManuallyDrop::new(tensors.iter().map(|tensor| dense(tensor)).collect::<Result<Vec<_>>>()?);
         let form = Form::of(tensors[0]);
         let (bytes, size) = (form.bytes(), self.members.len());
         let kind = kind(form.kind)?;
@@ -177,13 +179,13 @@ impl Nccl {
         let own = sends[self.rank].take();
         let mut forms = forms;
         forms[self.rank] = None;
-        let kept = sends.iter().flatten().map(dense).collect::<Result<Vec<_>>>()?;
+        let kept = ManuallyDrop::new(sends.iter().flatten().map(dense).collect::<Result<Vec<_>>>()?);
         let aligned = |bytes: usize| bytes.next_multiple_of(ALIGNMENT);
         let from = self.buffers.take(kept.iter().map(|tensor| aligned(size_of(tensor))).sum())?;
         let to = self.buffers.take(forms.iter().flatten().map(|form| aligned(form.bytes())).sum())?;
         let (mut halves, mut at) = ([Vec::new(), Vec::new()], 0);
         let peers = sends.iter().enumerate().filter(|(_, send)| send.is_some()).map(|(peer, _)| peer);
-        for (peer, tensor) in peers.zip(&kept) {
+        for (peer, tensor) in peers.zip(kept.iter()) {
             let bytes = size_of(tensor);
             self.gpu.copy_in(tensor, &from, at)?;
             self.traffic.sent_bytes += bytes as u64;
@@ -228,31 +230,36 @@ impl Nccl {
     /// Stations 4 and 5.
     fn arrive(&mut self, started: &Started) -> Result<Arrived> {
         if let Some(travelled) = &started.travelled {
+            // A copy to the machine's own memory may block this thread, and a rank that has gone would block it for ever.
+            if started.to_host() {
+                self.wait_for(travelled)?;
+            }
             self.gpu.compute_after(travelled)?;
         }
         match &started.result {
             Outcome::Own(tensors) => Ok(Arrived::new(tensors.iter().map(shallow).collect())),
             Outcome::Alike { form, count } => {
                 let (all, views) = empty(form, *count)?;
-                self.gpu.copy_out(&started.buffers[1], 0, &all)?;
-                self.settle(form.device)?;
+                let written = ManuallyDrop::new(vec![all]);
+                self.gpu.copy_out(&started.buffers[1], 0, &written[0])?;
+                self.settle(started, written)?;
                 Ok(Arrived::new(views.into_iter().map(Some).collect()))
             }
             Outcome::ByRank { forms, own } => {
                 let mut arrived = Vec::with_capacity(forms.len());
-                let mut device = Device::Cpu;
+                let mut written = ManuallyDrop::new(Vec::new());
                 for form in forms {
                     arrived.push(match form {
                         None => None,
                         Some((at, form)) => {
                             let (all, mut views) = empty(form, 1)?;
-                            device = form.device;
                             self.gpu.copy_out(&started.buffers[1], *at, &all)?;
+                            written.push(all);
                             views.pop()
                         }
                     });
                 }
-                self.settle(started.kept.first().map_or(device, Tensor::device))?;
+                self.settle(started, written)?;
                 if own.is_some() {
                     arrived[self.rank] = shallow(own);
                 }
@@ -261,18 +268,36 @@ impl Nccl {
         }
     }
 
-    /// Waits for the copies of tensors in the machine's own memory: what is on the GPU is read in stream order anyway.
-    fn settle(&mut self, device: Device) -> Result<()> {
-        if device != Device::Cpu {
-            return Ok(());
+    /// Waits for copies to the machine's own memory: what is on the GPU is read in the order of its stream anyway. Of
+    /// tensors whose copies do not come to an end the memory is given to nobody else.
+    fn settle(&mut self, started: &Started, written: ManuallyDrop<Vec<Tensor>>) -> Result<()> {
+        if started.to_host() {
+            let settled = self.gpu.computed()?;
+            self.wait_for(&settled)?;
         }
+        drop(ManuallyDrop::into_inner(written));
+        Ok(())
+    }
+
+    fn wait_for(&mut self, event: &CudaEvent) -> Result<()> {
         let begin = Instant::now();
-        let settled = self.gpu.computed()?;
         if let Some(communicator) = &mut self.communicator {
-            communicator.wait(|| gpu::is_complete(&settled))?;
+            communicator.wait(|| gpu::is_complete(event))?;
         }
         self.waited += begin.elapsed();
         Ok(())
+    }
+}
+
+impl Started {
+    /// Whether tensors in the machine's own memory take part.
+    fn to_host(&self) -> bool {
+        let device = match &self.result {
+            Outcome::Own(_) => return false,
+            Outcome::Alike { form, .. } => Some(form.device),
+            Outcome::ByRank { forms, .. } => forms.iter().flatten().map(|(_, form)| form.device).next(),
+        };
+        device.or_else(|| self.kept.first().map(Tensor::device)) == Some(Device::Cpu)
     }
 }
 
@@ -312,7 +337,7 @@ impl Collective for Nccl {
                     Request::SendReceive { sends, .. } => sends,
                     _ => request.tensors().into_iter().map(|tensor| Some(tensor.shallow_clone())).collect(),
                 };
-                let (kept, buffers) = (Vec::new(), Vec::new());
+                let (kept, buffers) = (ManuallyDrop::new(Vec::new()), Vec::new());
                 Started { signature, kept, travelled: None, buffers, result: Outcome::Own(own) }
             }
             Request::AllToAll(parts) => {
@@ -334,6 +359,7 @@ impl Collective for Nccl {
         self.gpu.bind()?;
         let bytes = started.kept.iter().map(size_of).sum();
         let arrived = self.arrive(&started).map_err(|error| self.in_call(&started.signature, bytes, error))?;
+        drop(ManuallyDrop::into_inner(started.kept));
         for buffer in started.buffers {
             self.buffers.give_back(buffer);
         }
