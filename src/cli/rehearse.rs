@@ -6,9 +6,9 @@ use crate::error::{Error, Result};
 use crate::launch::simulator::{Fault, Simulator};
 use crate::report::console;
 use clap::Args;
-use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 /// Arguments of `mpt rehearse`: its own, and those of `mpt train`.
 #[derive(Debug, Args)]
@@ -16,8 +16,8 @@ pub struct Rehearse {
     /// Let something go wrong: kill, hang, fail or delay, like kill:1@20 for rank 1 in step 20
     #[arg(long, value_name = "FAULT:RANK@STEP")]
     fault: Option<String>,
-    /// Write what each rank calls of the driver and of NCCL to FILE.0, FILE.1 and so on, one JSON object a line
-    #[arg(long, value_name = "FILE")]
+    /// Write what each rank calls of the driver and of NCCL to a file in this folder, one JSON object a line
+    #[arg(long, value_name = "DIR")]
     trace: Option<PathBuf>,
     #[command(flatten)]
     train: Train,
@@ -34,7 +34,7 @@ impl Rehearse {
         if let Some(Fault { rank, .. }) = fault.as_ref().filter(|fault| fault.rank >= count) {
             return Err(Error::usage(format!("--fault: there is no rank {rank}, the run has {count}")));
         }
-        let trace = self.trace.as_deref().map(whole).transpose()?;
+        let trace = self.trace.as_deref().map(made).transpose()?;
         let program = env::current_exe().map_err(|error| Error::failed(format!("where is this program? {error}")))?;
         let simulator = Simulator::beside(&program)?;
         console::say(&format!(
@@ -44,9 +44,9 @@ impl Rehearse {
         let environment = |rank: usize| {
             let mut environment = simulator.environment(count, rank, fault.as_ref());
             if let Some(trace) = &trace {
-                let mut file = trace.clone().into_os_string();
-                file.push(format!(".{rank}"));
-                environment.push(("MPT_SIMULATOR_TRACE".to_owned(), file));
+                // The simulator adds the number of the process, which messages name.
+                let prefix = trace.join(format!("rank-{rank}-process-"));
+                environment.push(("MPT_SIMULATOR_TRACE".to_owned(), prefix.into_os_string()));
             }
             environment
         };
@@ -64,9 +64,10 @@ impl Rehearse {
     }
 }
 
-/// A path that holds in every process, wherever it works.
-fn whole(path: &Path) -> Result<PathBuf> {
-    std::path::absolute(path).map_err(|error| Error::usage(format!("--trace {}: {error}", path.display())))
+/// Makes a folder; gives its path as it holds in every process, wherever it works.
+fn made(path: &Path) -> Result<PathBuf> {
+    let made = fs::create_dir_all(path).and_then(|()| path.canonicalize());
+    made.map_err(|error| Error::usage(format!("--trace: {} cannot be made: {error}", path.display())))
 }
 
 /// What is left for `mpt train` of the arguments after `rehearse`.

@@ -114,7 +114,10 @@ fn the_trace_tells_what_each_rank_called() {
     let more = ["--gpus", "2", "--mode", "model-parallel", "--steps", "2", "--run-dir", text(&run)];
     succeeded(&output(&rehearse(&[&more[..], &["--trace", text(&trace)]].concat())));
     for rank in 0..2 {
-        let called = fs::read_to_string(dir.path().join(format!("trace.{rank}"))).unwrap();
+        let files = fs::read_dir(&trace).unwrap().map(|entry| entry.unwrap());
+        let of_rank = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(&format!("rank-{rank}-"));
+        let file = files.into_iter().find(of_rank).unwrap();
+        let called = fs::read_to_string(file.path()).unwrap();
         let calls: Vec<Value> = called.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         for name in ["cuInit", "ncclCommInitRankConfig", "ncclAllGather", "cuStreamWaitEvent", "cuMemcpyDtoHAsync_v2"] {
             assert!(calls.iter().any(|call| call["call"] == name), "rank {rank}: {name}");
@@ -127,6 +130,7 @@ fn a_rehearsal_that_cannot_be_is_refused_in_a_sentence() {
     for (more, expected) in [
         (vec!["--gpus", "2", "--fault", "maim:1@5"], "--fault maim:1@5: a fault is kill:RANK@STEP"),
         (vec!["--gpus", "2", "--fault", "kill:2@5"], "--fault: there is no rank 2, the run has 2"),
+        (vec!["--gpus", "2", "--trace", "/proc/nowhere"], "--trace: /proc/nowhere cannot be made"),
         (vec!["--gpus", "2", "--mesh", "3x1"], "the mesh 3x1 needs 3 devices, but 2 are asked for"),
     ] {
         let refused = output(&rehearse(&more));
