@@ -1,7 +1,7 @@
 """What `scripts/parity` does: PyTorch trains the shipped models on the numbers that mpt draws, and what it finds is
 what tests/mpt/parity.rs expects.
 
-`command` and `environment` run in any Python and bring PyTorch; the others run in the environment that they make. Read
-`expectations` first, then `jobs` (what is trained), `training` and `network` (how: PyTorch's modules, autograd and
-SGD), `record` (what is kept), `philox` and `examples` (mpt's random numbers and data in numpy).
+`command` runs in any Python and brings PyTorch; the others run in the environment that holds it. Read `expectations`
+first, then `jobs` (what is trained), `training` and `network` (how: PyTorch's modules, autograd and SGD), `record`
+(what is kept), `philox` and `examples` (mpt's random numbers and data in numpy).
 """

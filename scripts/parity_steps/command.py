@@ -8,19 +8,17 @@ import sys
 from pathlib import Path
 from typing import Sequence
 
-from setup_steps import pins
+from libraries.environment import PYTORCH, prepare
 from setup_steps.children import Children
 from setup_steps.console import Console, SetupError
 from setup_steps.places import Places
 from setup_steps.sequence import end, explain, interrupt
 
-from . import environment
-
 USAGE = f"""\
 Usage: scripts/parity write
        scripts/parity check
 
-PyTorch {pins.LIBTORCH_VERSION} trains the shipped models on the same random numbers as mpt.
+PyTorch {PYTORCH.version} trains the shipped models on the same random numbers as mpt.
 `write` puts losses, norms, samples and projections into tests/mpt/expected, which
 tests/mpt/parity.rs holds mpt to; `check` computes them again and compares them with
 what is committed. The first call installs PyTorch in the cache and says what it takes.
@@ -43,7 +41,7 @@ def main(arguments: Sequence[str], root: Path) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     try:
-        python = environment.prepare(places, console, children)
+        python = prepare(PYTORCH, places, console, children)
     except KeyboardInterrupt as interruption:
         number = interruption.args[0] if interruption.args else signal.SIGINT
         end(console, children, "interrupted; the next call installs PyTorch anew", 128 + number)
