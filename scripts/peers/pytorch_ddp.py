@@ -11,7 +11,6 @@ RANK = two_processes.split()
 import alexnet_pytorch  # noqa: E402
 import measure  # noqa: E402
 import processes_pytorch  # noqa: E402
-from torch import nn  # noqa: E402
 from torch.nn.parallel import DistributedDataParallel  # noqa: E402
 
 
@@ -23,17 +22,7 @@ def main() -> None:
     network = DistributedDataParallel(
         alexnet_pytorch.alexnet(arguments.dropout), gradient_as_bucket_view=True, static_graph=True
     )
-    optimizer = alexnet_pytorch.optimizer(network)
-    loss_of = nn.CrossEntropyLoss()
-
-    def step() -> float:
-        optimizer.zero_grad(set_to_none=True)
-        with alexnet_pytorch.autocast(arguments.precision):
-            loss = loss_of(network(images), labels)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
+    step = alexnet_pytorch.training_step(network, images, labels, arguments.precision)
     processes_pytorch.finish(arguments, *measure.steps(step, arguments))
 
 

@@ -114,17 +114,7 @@ def main() -> None:
     torch.manual_seed(RANK)  # The halves' dropout masks differ.
     network = half_network(arguments.dropout)
     images, labels = alexnet_pytorch.batch(arguments.batch_size)
-    optimizer = alexnet_pytorch.optimizer(network)
-    loss_of = nn.CrossEntropyLoss()
-
-    def step() -> float:
-        optimizer.zero_grad(set_to_none=True)
-        with alexnet_pytorch.autocast(arguments.precision):
-            loss = loss_of(network(images), labels)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
+    step = alexnet_pytorch.training_step(network, images, labels, arguments.precision)
     processes_pytorch.finish(arguments, *measure.steps(step, arguments))
 
 

@@ -7,7 +7,6 @@ torch.compile was tried and left out: on two cores its step took 1.4 times as lo
 import alexnet_pytorch
 import measure
 import torch
-from torch import nn
 
 
 def main() -> None:
@@ -15,17 +14,7 @@ def main() -> None:
     torch.set_num_threads(alexnet_pytorch.CORES)
     network = alexnet_pytorch.alexnet(arguments.dropout)
     images, labels = alexnet_pytorch.batch(arguments.batch_size)
-    optimizer = alexnet_pytorch.optimizer(network)
-    loss_of = nn.CrossEntropyLoss()
-
-    def step() -> float:
-        optimizer.zero_grad(set_to_none=True)
-        with alexnet_pytorch.autocast(arguments.precision):
-            loss = loss_of(network(images), labels)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
+    step = alexnet_pytorch.training_step(network, images, labels, arguments.precision)
     seconds, losses = measure.steps(step, arguments)
     measure.report(arguments, seconds, losses, measure.memory())
 
