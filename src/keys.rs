@@ -73,6 +73,17 @@ pub fn suggestion<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> St
     }
 }
 
+/// The one of `all` that has the name `text`; `what` they are is for the message.
+///
+/// # Errors
+/// None has: names the nearest.
+pub fn one_of<T: Copy, const N: usize>(what: &str, text: &str, all: [T; N], name: fn(T) -> &'static str) -> Result<T> {
+    all.into_iter().find(|&value| name(value) == text).ok_or_else(|| {
+        let hint = suggestion(text, all.into_iter().map(name));
+        Error::usage(format!("there is no {what} `{text}`{hint}"))
+    })
+}
+
 /// A type that a TOML value can be read as.
 pub trait FromValue: Sized {
     /// What the value must be, for messages: "a whole number".

@@ -2,13 +2,18 @@
 //!
 //! Precedence, later wins: the defaults, the recipe (and the one it is based on), `MPT_*` environment variables, flags.
 //!
-//! * [`settings`] the settings and their checks
+//! * [`settings`] the settings
+//! * [`precision`] the type of the numbers
+//! * [`read`] how settings are read, and what each may be
 //! * [`layers`] laying one source of settings over another
 //! * [`duration`] spans of time as people write them
 
 pub mod duration;
 pub mod layers;
+pub mod precision;
+pub mod read;
 pub mod settings;
 
 pub use layers::{Layered, SHIPPED};
-pub use settings::{Precision, Recipe, native_bf16};
+pub use precision::{Precision, native_bf16};
+pub use settings::Recipe;

@@ -5,7 +5,7 @@ mod model_parallel;
 
 use super::{Mesh, Weights};
 use crate::error::{Error, Result};
-use crate::keys::suggestion;
+use crate::keys::one_of;
 use crate::model::{LayerId, Model};
 use std::fmt;
 use std::str::FromStr;
@@ -82,9 +82,6 @@ impl FromStr for Mode {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|mode| mode.name() == text).ok_or_else(|| {
-            let hint = suggestion(text, Self::ALL.into_iter().map(Self::name));
-            Error::usage(format!("there is no mode `{text}`{hint}"))
-        })
+        one_of("mode", text, Self::ALL, Self::name)
     }
 }
