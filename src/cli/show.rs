@@ -1,12 +1,16 @@
 //! `mpt show`.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::parse::Edits;
 use crate::model::shipped;
 use crate::recipe::{Layered, SHIPPED};
+use crate::report::curves::{Run, alone, compared};
+use crate::report::plot::{MOST_CURVES, stacked};
+use crate::report::run_log::RECIPE;
 use crate::report::table::{table, text};
-use crate::report::{console, model_table};
+use crate::report::{console, curves_table, epochs, model_table};
 use clap::{Args, Subcommand};
+use std::path::{Path, PathBuf};
 
 /// Arguments of `mpt show`.
 #[derive(Debug, Args)]
@@ -23,6 +27,15 @@ enum Thing {
         #[arg(value_name = "NAME|FILE")]
         models: Vec<String>,
     },
+    /// Train loss, train accuracy and test accuracy of runs by epoch, side by side, and the best of each
+    Curves {
+        /// The folders of runs
+        #[arg(value_name = "RUN", required = true)]
+        runs: Vec<PathBuf>,
+        /// Draw them into this file too
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+    },
     /// The shipped recipes and what each shows
     Recipes,
 }
@@ -31,7 +44,7 @@ impl Show {
     /// Prints what was asked for.
     ///
     /// # Errors
-    /// A model cannot be read.
+    /// A model or a run cannot be read, or a picture cannot be written.
     pub fn run(self) -> Result<u8> {
         match self.thing {
             Thing::Model { models } if models.is_empty() => {
@@ -41,10 +54,43 @@ impl Show {
                 let models = models.iter().map(|name| shipped::load(name, &Edits::default()));
                 console::results(&model_table::render(&models.collect::<Result<Vec<_>>>()?))?;
             }
+            Thing::Curves { runs, svg } => curves(&runs, svg.as_deref())?,
             Thing::Recipes => console::results(&recipes()?)?,
         }
         Ok(0)
     }
+}
+
+fn curves(folders: &[PathBuf], svg: Option<&Path>) -> Result<()> {
+    let read = |folder: &PathBuf| {
+        let (name, about) = (folder.display().to_string(), described(folder));
+        Ok(Run { name, about, epochs: epochs::of_run(folder)? })
+    };
+    let runs = folders.iter().map(read).collect::<Result<Vec<_>>>()?;
+    if let Some(file) = svg {
+        if runs.len() > MOST_CURVES {
+            let sentence = format!("--svg: a picture tells {MOST_CURVES} runs apart, not {}", runs.len());
+            return Err(Error::usage(sentence));
+        }
+        let picture = match &runs[..] {
+            [run] => alone(run).svg()?,
+            several => stacked(&compared(several))?,
+        };
+        std::fs::write(file, picture)
+            .map_err(|error| Error::failed(format!("--svg: {} cannot be written: {error}", file.display())))?;
+    }
+    console::results(&curves_table::render(&runs))
+}
+
+/// What a run was, as far as its recipe can be read: `alexnet, model-parallel 1x2, bf16, batch 128`.
+fn described(run: &Path) -> String {
+    let read = || {
+        let recipe = Layered::saved(&run.join(RECIPE))?.recipe()?;
+        let (mesh, mode) = recipe.layout()?;
+        let (precision, batch) = (recipe.train.precision.name(), recipe.train.batch_size);
+        Ok(format!("{}, {mode} {mesh}, {precision}, batch {batch}", recipe.model.name))
+    };
+    read().unwrap_or_else(|problem: Error| format!("({problem})"))
 }
 
 fn recipes() -> Result<String> {

@@ -1,14 +1,21 @@
-//! The curves of a run, as the d2l chapter draws them: train loss, train accuracy and test accuracy by epoch.
+//! The curves of runs as pictures: train loss, train accuracy and test accuracy by epoch.
 
+use super::epochs::{Epoch, FIGURES, of_record};
 use super::plot::{Curve, Plot};
 use crate::error::{Error, Result};
-use serde_json::Value;
 use std::fs;
 use std::path::Path;
 
-/// What is drawn: a key of the record's epochs, and its name in the picture.
-const CURVES: [(&str, &str); 3] =
-    [("train_loss", "train loss"), ("train_accuracy", "train acc"), ("test_accuracy", "test acc")];
+/// A run and its epochs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    /// What the legend calls it.
+    pub name: String,
+    /// What it was, for tables.
+    pub about: String,
+    /// Its epochs.
+    pub epochs: Vec<Epoch>,
+}
 
 /// Draws the epochs of a record, the lines of a `metrics.jsonl`, into an SVG file. What stands in the file is replaced
 /// when the new picture is whole.
@@ -16,51 +23,69 @@ const CURVES: [(&str, &str); 3] =
 /// # Errors
 /// The record cannot be read, or the picture cannot be written.
 pub fn draw(record: &Path, picture: &Path, title: &str) -> Result<()> {
-    let fault = |path: &Path| {
-        let path = path.display().to_string();
-        move |error: std::io::Error| Error::failed(format!("{path}: {error}"))
-    };
-    let lines = fs::read_to_string(record).map_err(fault(record))?;
-    let svg = plot(&lines, title).svg()?;
+    let run = Run { name: title.into(), about: String::new(), epochs: of_record(record)? };
+    let svg = alone(&run).svg()?;
     let unfinished = picture.with_extension("svg.part");
     let written = fs::write(&unfinished, svg).and_then(|()| fs::rename(&unfinished, picture));
     if written.is_err() {
         // What a full disk could not take should not go on filling it.
         let _ = fs::remove_file(&unfinished);
     }
-    written.map_err(fault(picture))
+    written.map_err(|error| Error::failed(format!("{}: {error}", picture.display())))
 }
 
-fn plot(lines: &str, title: &str) -> Plot {
-    let epochs: Vec<Value> = lines
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .filter(|line: &Value| line["kind"] == "epoch")
-        .collect();
-    let curves = CURVES.into_iter().map(|(key, name)| {
-        let point = |epoch: &Value| Some((epoch["epoch"].as_f64()?, epoch[key].as_f64()?));
-        Curve { name: name.into(), points: epochs.iter().filter_map(point).collect(), marked: true }
-    });
-    Plot { title: title.into(), across: "epoch".into(), up: String::new(), curves: curves.collect() }
+/// One run as the d2l chapter draws it: all figures in one plot.
+pub fn alone(run: &Run) -> Plot {
+    let curves = (0..FIGURES.len()).map(|figure| curve(run, figure, FIGURES[figure].name));
+    Plot { title: run.name.clone(), across: "epoch".into(), up: String::new(), curves: curves.collect() }
+}
+
+/// Several runs: a plot a figure, and in it a curve a run, so that runs of unlike losses and lengths can be compared.
+pub fn compared(runs: &[Run]) -> Vec<Plot> {
+    let plot = |figure: usize| {
+        let curves = runs.iter().map(|run| curve(run, figure, &run.name)).collect();
+        Plot { title: FIGURES[figure].name.into(), across: "epoch".into(), up: String::new(), curves }
+    };
+    (0..FIGURES.len()).map(plot).collect()
+}
+
+fn curve(run: &Run, figure: usize, name: &str) -> Curve {
+    let points = run.epochs.iter().filter_map(|epoch| Some((epoch.number as f64, epoch.values[figure]?)));
+    Curve { name: name.into(), points: points.collect(), marked: true }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn run(name: &str, values: &[[Option<f64>; 3]]) -> Run {
+        let epochs = (1..).zip(values).map(|(number, &values)| Epoch { number, values });
+        Run { name: name.into(), about: String::new(), epochs: epochs.collect() }
+    }
+
+    /// The name and points of each curve.
+    fn drawn(plot: &Plot) -> Vec<(&str, &[(f64, f64)])> {
+        plot.curves.iter().map(|curve| (curve.name.as_str(), curve.points.as_slice())).collect()
+    }
+
     #[test]
-    fn every_epoch_of_a_record_is_a_point_of_each_curve() {
-        let lines = "{\"kind\":\"step\",\"epoch\":1,\"loss\":9.0}\n\
-            {\"kind\":\"epoch\",\"epoch\":1,\"train_loss\":2.0,\"train_accuracy\":0.2,\"test_accuracy\":0.3}\n\
-            {\"kind\":\"epoch\",\"epoch\":2,\"train_loss\":1.0,\"train_accuracy\":0.6,\"test_accuracy\":null}\n{\"ki";
-        let points: Vec<_> = plot(lines, "run").curves.into_iter().map(|curve| (curve.name, curve.points)).collect();
-        assert_eq!(
-            points,
-            [
-                ("train loss".to_owned(), vec![(1.0, 2.0), (2.0, 1.0)]),
-                ("train acc".to_owned(), vec![(1.0, 0.2), (2.0, 0.6)]),
-                ("test acc".to_owned(), vec![(1.0, 0.3)]),
-            ]
-        );
+    fn every_epoch_of_a_run_is_a_point_of_each_curve() {
+        let plot = alone(&run("run", &[[Some(2.0), Some(0.2), Some(0.3)], [Some(1.0), Some(0.6), None]]));
+        let expected: [(&str, &[(f64, f64)]); 3] = [
+            ("train loss", &[(1.0, 2.0), (2.0, 1.0)]),
+            ("train acc", &[(1.0, 0.2), (2.0, 0.6)]),
+            ("test acc", &[(1.0, 0.3)]),
+        ];
+        assert_eq!(drawn(&plot), expected);
+    }
+
+    #[test]
+    fn several_runs_share_a_plot_for_each_figure() {
+        let values = [Some(2.0), Some(0.2), Some(0.3)];
+        let plots = compared(&[run("short", &[values]), run("long", &[values, [Some(1.0), Some(0.4), Some(0.5)]])]);
+        let titles: Vec<&str> = plots.iter().map(|plot| plot.title.as_str()).collect();
+        assert_eq!(titles, ["train loss", "train acc", "test acc"]);
+        let expected: [(&str, &[(f64, f64)]); 2] = [("short", &[(1.0, 0.3)]), ("long", &[(1.0, 0.3), (2.0, 0.5)])];
+        assert_eq!(drawn(&plots[2]), expected);
     }
 }

@@ -7,13 +7,17 @@
 //! * [`model_table`] the layers of models side by side
 //! * [`plan_table`] a plan, layer by layer
 //! * [`bench_table`] what `mpt bench` measured
-//! * [`curves`] the curves of a run
+//! * [`epochs`] the epochs of a run, read back
+//! * [`curves`] the curves of runs as pictures
+//! * [`curves_table`] the same as tables
 //! * [`plot`] curves, as SVG
 //! * [`verify_table`] two runs, layer by layer
 
 pub mod bench_table;
 pub mod console;
 pub mod curves;
+pub mod curves_table;
+pub mod epochs;
 pub mod model_table;
 pub mod plan_table;
 pub mod plot;

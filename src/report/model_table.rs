@@ -1,25 +1,12 @@
 //! The layers of models, side by side: name, output shape, parameters, multiply-accumulates.
 
-use super::table::{commas, table, text};
+use super::table::{beside, commas, table, text};
 use crate::model::Model;
 use crate::model::cost::{multiply_accumulates, parameter_count};
 
 /// One table for each model, next to one another.
 pub fn render(models: &[Model]) -> String {
-    let tables: Vec<Vec<String>> = models.iter().map(lines).collect();
-    let height = tables.iter().map(Vec::len).max().unwrap_or(0);
-    let widths: Vec<usize> =
-        tables.iter().map(|lines| lines.iter().map(|line| line.chars().count()).max().unwrap_or(0)).collect();
-    let mut output = String::new();
-    for row in 0..height {
-        let cells = tables.iter().zip(&widths).map(|(lines, &width)| {
-            let line = lines.get(row).map_or("", String::as_str);
-            format!("{line:width$}")
-        });
-        output += cells.collect::<Vec<_>>().join("   |   ").trim_end();
-        output.push('\n');
-    }
-    output
+    beside(&models.iter().map(lines).collect::<Vec<_>>())
 }
 
 fn lines(model: &Model) -> Vec<String> {

@@ -1,14 +1,24 @@
 //! Curves, as SVG.
 
 use crate::error::{Error, Result};
+use plotters::coord::Shift;
 use plotters::prelude::*;
 use std::ops::Range;
 
-/// Width and height of a picture.
+/// Width and height of a plot.
 const SIZE: (u32, u32) = (760, 460);
 /// One colour a curve, told apart by the colour-blind too (Okabe and Ito, 2008).
-const COLOURS: [RGBColor; 5] =
-    [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115), RGBColor(204, 121, 167), RGBColor(90, 90, 90)];
+const COLOURS: [RGBColor; MOST_CURVES] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(90, 90, 90),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+];
+/// The most curves that have a colour of their own.
+pub const MOST_CURVES: usize = 7;
 
 /// A curve.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,16 +50,13 @@ impl Plot {
     /// # Errors
     /// What the drawing library reports.
     pub fn svg(&self) -> Result<String> {
-        let mut text = String::new();
-        self.draw(&mut text).map_err(|error| Error::failed(format!("the plot cannot be drawn: {error}")))?;
-        Ok(text)
+        stacked(std::slice::from_ref(self))
     }
 
-    fn draw(&self, text: &mut String) -> std::result::Result<(), Box<dyn std::error::Error>> {
-        let area = SVGBackend::with_string(text, SIZE).into_drawing_area();
-        area.fill(&WHITE)?;
+    fn draw(&self, area: &Area<'_>) -> Drawn {
         let (across, up) = self.ranges();
-        let mut chart = ChartBuilder::on(&area)
+        let place = self.emptiest_corner(&across, &up);
+        let mut chart = ChartBuilder::on(area)
             .caption(&self.title, ("sans-serif", 20))
             .margin(16)
             .x_label_area_size(42)
@@ -72,15 +79,30 @@ impl Plot {
                 chart.draw_series(curve.points.iter().map(|&point| Circle::new(point, 3, colour.filled())))?;
             }
         }
-        let place = SeriesLabelPosition::UpperLeft;
         chart
             .configure_series_labels()
             .position(place)
             .background_style(WHITE.mix(0.8))
             .border_style(BLACK.mix(0.3))
             .draw()?;
-        area.present()?;
         Ok(())
+    }
+
+    /// Where the legend hides the fewest points.
+    fn emptiest_corner(&self, across: &Range<f64>, up: &Range<f64>) -> SeriesLabelPosition {
+        let (middle, half_way_up) = ((across.start + across.end) / 2.0, (up.start + up.end) / 2.0);
+        let points_in = |(left, upper): (bool, bool)| {
+            let points = self.curves.iter().flat_map(|curve| &curve.points);
+            points.filter(|(x, y)| (*x < middle) == left && (*y >= half_way_up) == upper).count()
+        };
+        let corners = [
+            ((true, true), SeriesLabelPosition::UpperLeft),
+            ((false, true), SeriesLabelPosition::UpperRight),
+            ((false, false), SeriesLabelPosition::LowerRight),
+            ((true, false), SeriesLabelPosition::LowerLeft),
+        ];
+        let emptiest = corners.into_iter().min_by_key(|(corner, _)| points_in(*corner));
+        emptiest.map_or(SeriesLabelPosition::UpperLeft, |(_, place)| place)
     }
 
     /// What both axes have to span: all points, and a little room above them.
@@ -95,6 +117,27 @@ impl Plot {
         let width = if most > least { most } else { least + 1.0 };
         (least..width, 0.0..(1.08 * highest).max(f64::MIN_POSITIVE))
     }
+}
+
+type Area<'t> = DrawingArea<SVGBackend<'t>, Shift>;
+type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
+
+/// Plots one below the other, as the text of an SVG file.
+///
+/// # Errors
+/// What the drawing library reports.
+pub fn stacked(plots: &[Plot]) -> Result<String> {
+    let mut text = String::new();
+    let height = SIZE.1 * plots.len() as u32;
+    let draw = |text: &mut String| -> Drawn {
+        let area = SVGBackend::with_string(text, (SIZE.0, height)).into_drawing_area();
+        area.fill(&WHITE)?;
+        plots.iter().zip(area.split_evenly((plots.len(), 1))).try_for_each(|(plot, part)| plot.draw(&part))?;
+        area.present()?;
+        Ok(())
+    };
+    draw(&mut text).map_err(|error| Error::failed(format!("the plot cannot be drawn: {error}")))?;
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -115,6 +158,35 @@ mod tests {
             assert!(svg.contains(part), "{part} is not in {svg}");
         }
         assert_eq!(svg.matches("<circle").count(), 2);
+    }
+
+    #[test]
+    fn plots_are_stacked() {
+        let plot = |title: &str| Plot { title: title.into(), across: String::new(), up: String::new(), curves: Vec::new() };
+        let svg = stacked(&[plot("above"), plot("below")]).unwrap();
+        let height = |title: &str| -> f64 {
+            // A title's text follows the element that says where it stands.
+            let element = svg[..svg.find(title).unwrap()].rsplit("<text").next().unwrap();
+            element.split(" y=\"").nth(1).unwrap().split('"').next().unwrap().parse().unwrap()
+        };
+        assert_eq!(height("below") - height("above"), f64::from(SIZE.1));
+    }
+
+    #[test]
+    fn the_legend_is_where_the_fewest_points_are() {
+        let place = |points: &[(f64, f64)]| {
+            let curves = vec![Curve { name: "curve".into(), points: points.to_vec(), marked: true }];
+            let plot = Plot { title: String::new(), across: String::new(), up: String::new(), curves };
+            let (across, up) = plot.ranges();
+            plot.emptiest_corner(&across, &up)
+        };
+        let name = |place| match place {
+            SeriesLabelPosition::UpperLeft => "upper left",
+            SeriesLabelPosition::UpperRight => "upper right",
+            _ => "elsewhere",
+        };
+        assert_eq!(name(place(&[(0.0, 0.0), (10.0, 1.0)])), "upper left");
+        assert_eq!(name(place(&[(0.0, 1.0), (10.0, 0.1)])), "upper right");
     }
 
     #[test]

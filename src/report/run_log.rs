@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 
 /// The effective recipe: its presence says that a folder holds a run.
 pub const RECIPE: &str = "recipe.toml";
-const METRICS: &str = "metrics.jsonl";
+/// One line of JSON for every step and epoch.
+pub const METRICS: &str = "metrics.jsonl";
 const CURVES: &str = "curves.svg";
 /// Beside the numbered runs, a link to the newest.
 pub const LATEST: &str = "latest";

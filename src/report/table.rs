@@ -19,6 +19,23 @@ pub fn text(table: &Table) -> String {
     table.to_string().lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
+/// Blocks of lines next to one another.
+pub fn beside(blocks: &[Vec<String>]) -> String {
+    let height = blocks.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> =
+        blocks.iter().map(|lines| lines.iter().map(|line| line.chars().count()).max().unwrap_or(0)).collect();
+    let mut output = String::new();
+    for row in 0..height {
+        let cells = blocks.iter().zip(&widths).map(|(lines, &width)| {
+            let line = lines.get(row).map_or("", String::as_str);
+            format!("{line:width$}")
+        });
+        output += cells.collect::<Vec<_>>().join("   |   ").trim_end();
+        output.push('\n');
+    }
+    output
+}
+
 /// A number with commas: `46,764,746`.
 pub fn commas(number: u64) -> String {
     let digits = number.to_string();

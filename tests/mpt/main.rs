@@ -4,6 +4,7 @@ mod benchmarks;
 mod checkpoint;
 mod collectives;
 mod command_line;
+mod curves;
 mod evaluation;
 mod gradients;
 mod laws;
