@@ -114,7 +114,7 @@ impl What {
     /// # Errors
     /// Names the option or the key, and what is wrong with it.
     pub fn lay(&self, layered: &mut Layered, place: &Where) -> Result<()> {
-        layered.set_environment(|name| std::env::var(name).ok())?;
+        layered.set_environment(std::env::vars_os())?;
         set(layered, "--model", "model.name", self.model.as_ref())?;
         set(layered, "--batch-size", "train.batch_size", self.batch_size)?;
         set(layered, "--seed", "seed", self.seed)?;

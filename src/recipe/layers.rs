@@ -4,6 +4,7 @@ use super::Recipe;
 use crate::error::{Error, Result};
 use crate::keys::suggestion;
 use crate::model::parse::one_line;
+use std::num::IntErrorKind;
 use std::path::Path;
 use toml::{Table, Value};
 
@@ -77,7 +78,7 @@ impl Layered {
     /// The keys that have another value in `other`, with the value here and the value there.
     pub fn differences(&self, other: &Self) -> Vec<(String, Value, Value)> {
         let value = |layered: &Self, key: &str| lookup(&layered.table, key).cloned();
-        known_keys(&self.table)
+        self.keys()
             .into_iter()
             .filter_map(|key| Some((value(self, &key)?, value(other, &key)?, key)))
             .filter(|(here, there, _)| !same(here, there))
@@ -108,12 +109,17 @@ impl Layered {
         if value.contains('\n') {
             return Err(Error::usage(format!("{origin}: the value of `{key}` must be one line")));
         }
-        if !known_keys(&self.table).iter().any(|known| known == key) {
-            let known = known_keys(&self.table);
+        let known = self.keys();
+        if !known.iter().any(|known| known == key) {
             let hint = suggestion(key, known.iter().map(String::as_str));
             return Err(Error::usage(format!("{origin}: unknown key `{key}`{hint}")));
         }
-        let is_text = lookup(&self.table, key).is_some_and(Value::is_str);
+        let before = lookup(&self.table, key);
+        let too_large = || value.parse::<i64>().is_err_and(|error| *error.kind() == IntErrorKind::PosOverflow);
+        if before.is_some_and(Value::is_integer) && too_large() {
+            return Err(Error::usage(format!("{origin}: `{key}` may be {} at most, not {value}", i64::MAX)));
+        }
+        let is_text = before.is_some_and(Value::is_str);
         let parsed = format!("value = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
         let value = match parsed {
             Some(parsed) if !is_text || parsed.is_str() => parsed,
@@ -127,18 +133,9 @@ impl Layered {
         }
     }
 
-    /// Lays the `MPT_*` environment over the settings below: `MPT_TRAIN_BATCH_SIZE` for `train.batch_size`.
-    ///
-    /// # Errors
-    /// A variable's value is of the wrong kind.
-    pub fn set_environment(&mut self, variable: impl Fn(&str) -> Option<String>) -> Result<()> {
-        for key in known_keys(&self.table) {
-            let name = environment_name(&key);
-            if let Some(value) = variable(&name) {
-                self.set(&format!("{key}={value}"), &format!("environment variable {name}"))?;
-            }
-        }
-        Ok(())
+    /// Every key, with dots, in order.
+    pub fn keys(&self) -> Vec<String> {
+        known_keys(&self.table)
     }
 
     /// The settings, checked.
@@ -159,11 +156,6 @@ impl Layered {
 fn same(a: &Value, b: &Value) -> bool {
     let number = |value: &Value| value.as_float().or_else(|| value.as_integer().map(|number| number as f64));
     a == b || number(a).zip(number(b)).is_some_and(|(a, b)| a == b)
-}
-
-/// The variable that sets a key: `MPT_` and the key in capitals, with `_` for dots.
-pub fn environment_name(key: &str) -> String {
-    format!("MPT_{}", key.replace('.', "_").to_uppercase())
 }
 
 fn read_recipe(argument: &str) -> Result<Table> {
@@ -250,12 +242,8 @@ mod tests {
     #[test]
     fn later_sources_win() {
         let mut layered = Layered::from_recipe("quick").unwrap();
-        let environment = |name: &str| match name {
-            "MPT_TRAIN_BATCH_SIZE" => Some("32".to_owned()),
-            "MPT_SEED" => Some("5".to_owned()),
-            _ => None,
-        };
-        layered.set_environment(environment).unwrap();
+        let environment = [("MPT_TRAIN_BATCH_SIZE", "32"), ("MPT_SEED", "5")];
+        layered.set_environment(environment.map(|(name, value)| (name.into(), value.into()))).unwrap();
         layered.set("seed=9", "--set").unwrap();
         layered.set("data.dir=/some where", "--set").unwrap();
         let recipe = layered.recipe().unwrap();
@@ -279,10 +267,9 @@ mod tests {
             message(layered.clone().set("train.precision=fp23", "--set").unwrap_err()),
             "--set: [train]: there is no precision `fp23`; did you mean `fp32`?"
         );
-        let environment = |name: &str| (name == "MPT_OPTIMIZER_MOMENTUM").then(|| "1.5".to_owned());
         assert_eq!(
-            message(layered.set_environment(environment).unwrap_err()),
-            "environment variable MPT_OPTIMIZER_MOMENTUM: [optimizer]: `momentum` must be below 1, not 1.5"
+            message(layered.set("seed=9223372036854775808", "--seed").unwrap_err()),
+            "--seed: `seed` may be 9223372036854775807 at most, not 9223372036854775808"
         );
         assert_eq!(
             message(Layered::from_recipe("quikc").unwrap_err()),

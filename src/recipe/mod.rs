@@ -6,9 +6,11 @@
 //! * [`precision`] the type of the numbers
 //! * [`read`] how settings are read, and what each may be
 //! * [`layers`] laying one source of settings over another
+//! * [`environment`] the layer that `MPT_*` variables make
 //! * [`duration`] spans of time as people write them
 
 pub mod duration;
+pub mod environment;
 pub mod layers;
 pub mod precision;
 pub mod read;

@@ -173,6 +173,14 @@ fn what_cannot_be_done_is_one_sentence_and_exit_code_2() {
 }
 
 #[test]
+fn a_variable_that_sets_nothing_is_named() {
+    let done = mpt(&["plan"]).env("MPT_TRAIN_BATCHSIZE", "3").output().unwrap();
+    let sentence = "mpt: environment variable MPT_TRAIN_BATCHSIZE: it sets no key of the recipe; did you mean \
+                    `MPT_TRAIN_BATCH_SIZE`?\n";
+    assert_eq!((done.status.code(), stderr(&done).as_str()), (Some(2), sentence));
+}
+
+#[test]
 fn missing_data_says_what_to_do() {
     let empty = tempfile::tempdir().unwrap();
     let done = mpt(&["train"]).env("XDG_CACHE_HOME", empty.path()).output().unwrap();
