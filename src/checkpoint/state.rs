@@ -1,8 +1,9 @@
 //! Where a run stands, and what a checkpoint says of itself: the file `state.json`.
 
-use super::tensors::FileSum;
+use super::tensors::{FileSum, shown};
 use crate::error::{Error, Result};
 use crate::layers::Outcome;
+use crc32fast::Hasher;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -107,6 +108,10 @@ pub struct About {
     pub mode: String,
 }
 
+/// What stands in the file between what it says and the last thing in it, the CRC-32 of all that is said.
+const BEFORE_SUM: &str = ",\n  \"crc32\": \"";
+const AFTER_SUM: &str = "\"\n}\n";
+
 impl State {
     /// Writes the file and waits until it is on the disk.
     ///
@@ -115,24 +120,32 @@ impl State {
     pub fn write(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self)
             .map_err(|error| Error::failed(format!("{}: {error}", path.display())))?;
+        let said = text.strip_suffix("\n}").unwrap_or(&text);
+        let sum = sum_of(said);
         let write = || {
             let mut file = File::create(path)?;
-            file.write_all(text.as_bytes())?;
-            file.write_all(b"\n")?;
+            file.write_all(format!("{said}{BEFORE_SUM}{sum}{AFTER_SUM}").as_bytes())?;
             file.sync_all()
         };
         write().map_err(|error| Error::failed(format!("{}: {error}", path.display())))
     }
 
-    /// Reads the file.
+    /// Reads the file. One without a sum of its own is taken as it is: it was written before there was one.
     ///
     /// # Errors
     /// Names it: it cannot be read, is damaged, or another version of mpt wrote it.
     pub fn read(path: &Path) -> Result<Self> {
         let fault = |problem: String| Error::failed(format!("{} {problem}", path.display()));
-        let text = fs::read(path).map_err(|error| fault(format!("cannot be read: {error}")))?;
+        let bytes = fs::read(path).map_err(|error| fault(format!("cannot be read: {error}")))?;
+        let text = String::from_utf8(bytes).map_err(|error| fault(format!("is damaged: {error}")))?;
+        if let Some((said, sum)) = text.rsplit_once(BEFORE_SUM) {
+            let found = sum_of(said);
+            if sum.strip_suffix(AFTER_SUM) != Some(&found) {
+                return Err(fault(format!("is damaged: its CRC-32 is {found}, not what it says")));
+            }
+        }
         let damaged = |error: serde_json::Error| fault(format!("is damaged: {error}"));
-        let value: serde_json::Value = serde_json::from_slice(&text).map_err(damaged)?;
+        let value: serde_json::Value = serde_json::from_str(&text).map_err(damaged)?;
         match value["format"].as_u64() {
             Some(format) if format != u64::from(FORMAT) => {
                 Err(fault(format!("is of format {format}; this version of mpt reads format {FORMAT}")))
@@ -140,6 +153,12 @@ impl State {
             _ => serde_json::from_value(value).map_err(damaged),
         }
     }
+}
+
+fn sum_of(text: &str) -> String {
+    let mut sum = Hasher::new();
+    sum.update(text.as_bytes());
+    shown(sum)
 }
 
 /// Sums, with the loss as text: so every value comes back as it was, to the last bit, and what is not a number too.
@@ -196,5 +215,47 @@ mod tests {
         let diverged = Outcome { loss_sum: f64::NAN, ..Outcome::default() };
         let text = serde_json::to_string(&Position { epoch_outcome: diverged, ..Position::default() }).unwrap();
         assert!(serde_json::from_str::<Position>(&text).unwrap().epoch_outcome.loss_sum.is_nan());
+    }
+
+    fn state() -> State {
+        let run = About {
+            model: "tiny".into(),
+            precision: "fp32".into(),
+            seed: 7,
+            batch_size: 8,
+            mesh: "1x2".into(),
+            mode: "model-parallel".into(),
+        };
+        let files = BTreeMap::from([("model.safetensors".into(), FileSum { bytes: 9, crc32: "00c0ffee".into() })]);
+        let position = Position { step: 7, train_time: Duration::from_millis(1500), ..Position::default() };
+        State { format: FORMAT, mpt: "0.1.0".into(), position, run, files }
+    }
+
+    #[test]
+    fn no_changed_byte_changes_what_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        state().write(&path).unwrap();
+        assert_eq!(State::read(&path).unwrap(), state());
+        let sound = fs::read(&path).unwrap();
+        for place in 0..sound.len() {
+            for change in [1, 0x80] {
+                let mut bytes = sound.clone();
+                bytes[place] ^= change;
+                fs::write(&path, bytes).unwrap();
+                match State::read(&path) {
+                    Ok(found) => assert_eq!(found, state(), "byte {place}"),
+                    Err(error) => assert!(error.to_string().contains("state.json is damaged: "), "{error}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_from_before_there_were_sums_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        fs::write(&path, serde_json::to_string_pretty(&state()).unwrap() + "\n").unwrap();
+        assert_eq!(State::read(&path).unwrap(), state());
     }
 }

@@ -130,7 +130,8 @@ impl Output {
     }
 }
 
-fn shown(sum: Hasher) -> String {
+/// A sum as checkpoints write it.
+pub(super) fn shown(sum: Hasher) -> String {
     format!("{:08x}", sum.finalize())
 }
 
