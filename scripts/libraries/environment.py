@@ -51,7 +51,7 @@ class Library(NamedTuple):
 
 # PyTorch's wheel is the one for CUDA, which loads only with all of CUDA's libraries beside it.
 PYTORCH = Library("PyTorch", LIBTORCH_VERSION, HERE / "pytorch.txt", 2_760 * MB, 5_050 * MB, 60)
-JAX = Library("JAX", "0.10.2", HERE / "jax.txt", 130 * MB, 540 * MB, 10, base=PYTORCH)
+JAX = Library("JAX", "0.10.2", HERE / "jax.txt", 125 * MB, 550 * MB, 10, base=PYTORCH)
 
 
 def prepare(library: Library, places: Places, console: Console, children: Children) -> Path:
@@ -84,7 +84,7 @@ def announcement(missing: Sequence[Library], places: Places) -> str:
             f"mpt itself does not need {'it' if len(missing) == 1 else 'them'}",
             f"  download  {megabytes(download)}",
             f"  disk      {disk} ({megabytes(machine.free_disk(places.cache))} free)",
-            f"  time      about {minutes:.0f} minutes, at {megabytes(ASSUMED_RATE)} a second",
+            f"  time      about {max(minutes, 0.5):.1g} minutes, at {megabytes(ASSUMED_RATE)} a second",
         ]
     )
 

@@ -2,7 +2,8 @@
 
 use super::duration;
 use super::settings::{
-    CheckpointSettings, DataSettings, ModelSettings, OptimizerSettings, ParallelSettings, Recipe, SourceKind, TrainSettings,
+    CheckpointSettings, DataSettings, ModelSettings, OptimizerSettings, ParallelSettings, Recipe, SourceKind,
+    TrainSettings,
 };
 use crate::error::{Error, Result};
 use crate::keys::{Keys, one_of, suggestion};

@@ -57,8 +57,7 @@ pub fn of_run(run: &Path) -> Result<Vec<Epoch>> {
 /// The record cannot be read, or a line of it is damaged: names both.
 pub fn of_record(path: &Path) -> Result<Vec<Epoch>> {
     let shown = path.display();
-    let text =
-        fs::read_to_string(path).map_err(|error| Error::failed(format!("{shown} cannot be read: {error}")))?;
+    let text = fs::read_to_string(path).map_err(|error| Error::failed(format!("{shown} cannot be read: {error}")))?;
     parse(&text).map_err(|line| Error::failed(format!("{shown} is damaged: line {line} is no line of a record")))
 }
 

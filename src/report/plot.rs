@@ -162,7 +162,8 @@ mod tests {
 
     #[test]
     fn plots_are_stacked() {
-        let plot = |title: &str| Plot { title: title.into(), across: String::new(), up: String::new(), curves: Vec::new() };
+        let plot =
+            |title: &str| Plot { title: title.into(), across: String::new(), up: String::new(), curves: Vec::new() };
         let svg = stacked(&[plot("above"), plot("below")]).unwrap();
         let height = |title: &str| -> f64 {
             // A title's text follows the element that says where it stands.

@@ -24,11 +24,15 @@ fn runs_are_shown_side_by_side_with_the_best_of_each() {
     assert_eq!(lines[1], ["tiny, data-parallel 2x1, fp32, batch 8", "tiny, single 1x1, fp32, batch 8"]);
     assert_eq!(lines[2], ["epoch  train loss  train acc  test acc"; 2]);
     let record = fs::read_to_string(dir.path().join("long/metrics.jsonl")).unwrap();
-    let epochs: Vec<Value> =
-        record.lines().map(|line| serde_json::from_str(line).unwrap()).filter(|line: &Value| line["kind"] == "epoch").collect();
+    let epochs: Vec<Value> = record
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|line: &Value| line["kind"] == "epoch")
+        .collect();
     for (row, epoch) in lines[3..6].iter().zip(&epochs) {
         let value = |key: &str| format!("{:.4}", epoch[key].as_f64().unwrap());
-        let expected = [epoch["epoch"].to_string(), value("train_loss"), value("train_accuracy"), value("test_accuracy")];
+        let expected =
+            [epoch["epoch"].to_string(), value("train_loss"), value("train_accuracy"), value("test_accuracy")];
         assert_eq!(row[0].split_whitespace().collect::<Vec<_>>(), expected);
     }
     let losses = epochs.iter().map(|epoch| epoch["train_loss"].as_f64().unwrap());
@@ -76,7 +80,11 @@ fn what_cannot_be_shown_is_one_sentence() {
             2,
             "--svg: a picture tells 7 runs apart, not 8",
         ),
-        (&["torn", "--svg", "none/x.svg"], 1, "--svg: none/x.svg cannot be written: No such file or directory (os error 2)"),
+        (
+            &["torn", "--svg", "none/x.svg"],
+            1,
+            "--svg: none/x.svg cannot be written: No such file or directory (os error 2)",
+        ),
     ] {
         let expected = if code == 0 { String::new() } else { format!("mpt: {sentence}\n") };
         let (found, _, said) = show(arguments);
@@ -84,6 +92,7 @@ fn what_cannot_be_shown_is_one_sentence() {
     }
     let (_, shown, _) = show(&["torn"]);
     let rows: Vec<Vec<&str>> = shown.lines().skip(3).map(|line| line.split_whitespace().collect()).collect();
-    let expected = [&["1", "1.5000", "0.5000", "-"][..], &["best", "1.5000", "0.5000", "-"], &["in", "epoch", "1", "1", "-"]];
+    let expected =
+        [&["1", "1.5000", "0.5000", "-"][..], &["best", "1.5000", "0.5000", "-"], &["in", "epoch", "1", "1", "-"]];
     assert_eq!(rows, expected, "{shown}");
 }
