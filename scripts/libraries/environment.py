@@ -77,6 +77,7 @@ def announcement(missing: Sequence[Library], places: Places) -> str:
     """What is going to happen, what it takes, and what the machine has."""
     download, unpacked = sum(each.download for each in missing), sum(each.unpacked for each in missing)
     minutes = (download / ASSUMED_RATE + sum(each.unpack_seconds for each in missing)) / 60
+    about = f"{minutes:.0f} minutes" if minutes > 1.5 else "a minute"
     disk = f"{megabytes(unpacked)}, and {megabytes(download)} for a while, in {places.cache}"
     return "\n".join(
         [
@@ -84,7 +85,7 @@ def announcement(missing: Sequence[Library], places: Places) -> str:
             f"mpt itself does not need {'it' if len(missing) == 1 else 'them'}",
             f"  download  {megabytes(download)}",
             f"  disk      {disk} ({megabytes(machine.free_disk(places.cache))} free)",
-            f"  time      about {max(minutes, 0.5):.1g} minutes, at {megabytes(ASSUMED_RATE)} a second",
+            f"  time      about {about}, at {megabytes(ASSUMED_RATE)} a second",
         ]
     )
 
