@@ -20,6 +20,9 @@ const COLOURS: [RGBColor; MOST_CURVES] = [
 /// The most curves that have a colour of their own.
 pub const MOST_CURVES: usize = 7;
 
+/// Points of a line between two measurements that the legend should not hide.
+const POINTS_A_LINE: u32 = 16;
+
 /// A curve.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Curve {
@@ -55,7 +58,7 @@ impl Plot {
 
     fn draw(&self, area: &Area<'_>) -> Drawn {
         let (across, up) = self.ranges();
-        let place = self.emptiest_corner(&across, &up);
+        let place = self.legend(&across, &up);
         let mut chart = ChartBuilder::on(area)
             .caption(&self.title, ("sans-serif", 20))
             .margin(16)
@@ -88,21 +91,25 @@ impl Plot {
         Ok(())
     }
 
-    /// Where the legend hides the fewest points.
-    fn emptiest_corner(&self, across: &Range<f64>, up: &Range<f64>) -> SeriesLabelPosition {
-        let (middle, half_way_up) = ((across.start + across.end) / 2.0, (up.start + up.end) / 2.0);
-        let points_in = |(left, upper): (bool, bool)| {
-            let points = self.curves.iter().flat_map(|curve| &curve.points);
-            points.filter(|(x, y)| (*x < middle) == left && (*y >= half_way_up) == upper).count()
-        };
-        let corners = [
-            ((true, true), SeriesLabelPosition::UpperLeft),
-            ((false, true), SeriesLabelPosition::UpperRight),
-            ((false, false), SeriesLabelPosition::LowerRight),
-            ((true, false), SeriesLabelPosition::LowerLeft),
+    /// Where along the edges the legend hides least of the curves.
+    fn legend(&self, across: &Range<f64>, up: &Range<f64>) -> SeriesLabelPosition {
+        let share = |value: f64, range: &Range<f64>| (value - range.start) / (range.end - range.start);
+        let points = self.curves.iter().flat_map(|curve| along(&curve.points));
+        let points: Vec<(f64, f64)> = points.map(|(x, y)| (share(x, across), share(y, up))).collect();
+        // Each with its middle; a legend of a few short names is a third as wide as the plot and a fifth as high.
+        let places = [
+            (SeriesLabelPosition::UpperLeft, 0.17, 0.9),
+            (SeriesLabelPosition::UpperRight, 0.83, 0.9),
+            (SeriesLabelPosition::MiddleRight, 0.83, 0.5),
+            (SeriesLabelPosition::LowerRight, 0.83, 0.1),
+            (SeriesLabelPosition::MiddleLeft, 0.17, 0.5),
+            (SeriesLabelPosition::LowerLeft, 0.17, 0.1),
         ];
-        let emptiest = corners.into_iter().min_by_key(|(corner, _)| points_in(*corner));
-        emptiest.map_or(SeriesLabelPosition::UpperLeft, |(_, place)| place)
+        let hidden = |(_, x, y): &(SeriesLabelPosition, f64, f64)| {
+            points.iter().filter(|point| (point.0 - x).abs() < 0.17 && (point.1 - y).abs() < 0.1).count()
+        };
+        let least = places.into_iter().min_by_key(hidden);
+        least.map_or(SeriesLabelPosition::UpperLeft, |(place, ..)| place)
     }
 
     /// What both axes have to span: all points, and a little room above them.
@@ -117,6 +124,17 @@ impl Plot {
         let width = if most > least { most } else { least + 1.0 };
         (least..width, 0.0..(1.08 * highest).max(f64::MIN_POSITIVE))
     }
+}
+
+/// Points along the line through some points.
+fn along(points: &[(f64, f64)]) -> impl Iterator<Item = (f64, f64)> + '_ {
+    let between = |pair: &[(f64, f64)], part: f64| {
+        let [(x, y), (next_x, next_y)] = [pair[0], pair[1]];
+        (x + part * (next_x - x), y + part * (next_y - y))
+    };
+    let parts = (1..=POINTS_A_LINE).map(|part| f64::from(part) / f64::from(POINTS_A_LINE));
+    let lines = points.windows(2).flat_map(move |pair| parts.clone().map(move |part| between(pair, part)));
+    points.first().copied().into_iter().chain(lines)
 }
 
 type Area<'t> = DrawingArea<SVGBackend<'t>, Shift>;
@@ -174,20 +192,22 @@ mod tests {
     }
 
     #[test]
-    fn the_legend_is_where_the_fewest_points_are() {
-        let place = |points: &[(f64, f64)]| {
-            let curves = vec![Curve { name: "curve".into(), points: points.to_vec(), marked: true }];
+    fn the_legend_is_where_no_curve_is() {
+        let place = |curves: &[&[(f64, f64)]]| {
+            let curve = |points: &&[(f64, f64)]| Curve { name: "curve".into(), points: points.to_vec(), marked: true };
+            let curves = curves.iter().map(curve).collect();
             let plot = Plot { title: String::new(), across: String::new(), up: String::new(), curves };
             let (across, up) = plot.ranges();
-            plot.emptiest_corner(&across, &up)
+            match plot.legend(&across, &up) {
+                SeriesLabelPosition::UpperLeft => "upper left",
+                SeriesLabelPosition::UpperRight => "upper right",
+                SeriesLabelPosition::MiddleRight => "middle right",
+                _ => "elsewhere",
+            }
         };
-        let name = |place| match place {
-            SeriesLabelPosition::UpperLeft => "upper left",
-            SeriesLabelPosition::UpperRight => "upper right",
-            _ => "elsewhere",
-        };
-        assert_eq!(name(place(&[(0.0, 0.0), (10.0, 1.0)])), "upper left");
-        assert_eq!(name(place(&[(0.0, 1.0), (10.0, 0.1)])), "upper right");
+        assert_eq!(place(&[&[(0.0, 0.0), (10.0, 1.0)]]), "upper left");
+        assert_eq!(place(&[&[(0.0, 1.0), (10.0, 0.1)]]), "upper right");
+        assert_eq!(place(&[&[(0.0, 1.0), (10.0, 1.0)], &[(0.0, 0.1), (10.0, 0.1)]]), "middle right");
     }
 
     #[test]
