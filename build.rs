@@ -25,7 +25,11 @@ fn main() {
         .files(SOURCES)
         .compile("mpt_ext");
     println!("cargo:rustc-link-lib=gomp");
-    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", library_folder(&link).display());
+    let libraries = library_folder(&link);
+    // As a RUNPATH, which LD_LIBRARY_PATH comes before: that is how a rehearsal's simulator is found instead.
+    println!("cargo:rustc-link-arg=-Wl,--enable-new-dtags");
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", libraries.display());
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", nccl_folder(&link).display());
 }
 
 /// The folder of the real libraries: they find each other, and the runtime libraries beside them, from there.
@@ -35,4 +39,10 @@ fn library_folder(link: &Path) -> PathBuf {
         panic!("{}: {error}; run scripts/setup, which fetches libtorch", library.display());
     });
     real.parent().expect("a file lies in a folder").to_path_buf()
+}
+
+/// The folder in which set-up gives NCCL the name that cudarc asks for, on machines that have it. Where there is none the
+/// loader goes on looking.
+fn nccl_folder(link: &Path) -> PathBuf {
+    link.canonicalize().expect("a library was found in it").join("cuda")
 }

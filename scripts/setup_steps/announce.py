@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Sequence
 
-from . import build, data, libtorch, machine, pins
+from . import build, cuda, data, flavour, libtorch, machine, pins, wheels
 from .console import Console, SetupError, megabytes
 from .places import Places, existing, make_folder
 
@@ -25,30 +25,38 @@ class Missing(NamedTuple):
     rebuild: bool  # there is one, older than its sources
     data: bool
     crates: int  # to download, about
+    cuda: bool = False  # libraries that are wanted beside libtorch, or the name that mpt knows one by
+    cuda_wheels: int = 0  # bytes of them to download
+    cuda_unpacked: int = 0  # bytes they will then take
 
     @property
     def anything(self) -> bool:
-        return self.libtorch or self.program or self.rebuild or self.data
+        return self.libtorch or self.program or self.rebuild or self.data or self.cuda
 
     @property
     def heavy(self) -> bool:
         """Whether it is worth an announcement: following changed sources is not."""
-        return self.unpacked > 0 or self.program or self.data
+        return self.unpacked > 0 or self.cuda_unpacked > 0 or self.program or self.data
 
 
-def look(places: Places, wants_data: bool) -> Missing:
-    """What is missing. A libtorch that is new to the repository makes the program old, which holds the way to it."""
+def look(places: Places, wants_data: bool, beside: Sequence[pins.Wheel] = ()) -> Missing:
+    """What is missing, of the wheels wanted `beside` libtorch too. A libtorch that is new to the repository makes the
+    program old, which holds the way to it."""
     built = places.program.exists()
     linked = libtorch.ready(places)
     unpacked = linked or libtorch.whole(places.libtorch)
+    absent = cuda.lacking(places, beside)
     return Missing(
         libtorch=not linked,
-        wheels=0 if unpacked else libtorch.bytes_left(places),
+        wheels=0 if unpacked else wheels.bytes_left(places, pins.LIBTORCH_WHEELS),
         unpacked=0 if unpacked else pins.LIBTORCH_UNPACKED,
         program=not built,
         rebuild=built and not (linked and build.ready(places)),
         data=wants_data and not data.ready(places),
         crates=0 if built else missing_crates(places),
+        cuda=not cuda.ready(places, beside),
+        cuda_wheels=wheels.bytes_left(places, absent),
+        cuda_unpacked=int(wheels.total(absent) * pins.CUDA_GROWTH),
     )
 
 
@@ -80,7 +88,10 @@ def downloads(missing: Missing) -> list[str]:
     """Each download with its size."""
     found = []
     if missing.wheels:
-        found.append(f"libtorch {pins.LIBTORCH_VERSION} for CPU {megabytes(missing.wheels)}")
+        found.append(f"libtorch {pins.LIBTORCH_VERSION} {megabytes(missing.wheels)}")
+    if missing.cuda_wheels:
+        without = f" ({flavour.VARIABLE}={flavour.CPU} does without)" if flavour.wants_cuda() else ""
+        found.append(f"{cuda.PART} {megabytes(missing.cuda_wheels)}{without}")
     if missing.crates:
         found.append(f"crates about {megabytes(missing.crates * pins.CRATE_DOWNLOAD)}")
     if missing.data:
@@ -90,8 +101,9 @@ def downloads(missing: Missing) -> list[str]:
 
 def disk_needs(missing: Missing, places: Places) -> dict[Path, int]:
     """The bytes that each folder will take at most: wheels and data lie there packed and unpacked for a while."""
+    libraries = missing.wheels + missing.unpacked + missing.cuda_wheels + missing.cuda_unpacked
     needs = {
-        places.cache: missing.wheels + missing.unpacked + (2 * pins.DATA_SIZE if missing.data else 0),
+        places.cache: libraries + (2 * pins.DATA_SIZE if missing.data else 0),
         places.target: pins.TARGET_SIZE if missing.program else 0,
         places.registry: missing.crates * pins.CRATE_UNPACKED,
     }
@@ -103,11 +115,11 @@ def memory_need(missing: Missing) -> int:
 
 
 def estimate(missing: Missing) -> str:
-    """How long it takes. Downloads and the crates that do not need libtorch go on side by side, the rest after them."""
+    """How long it takes. Downloads and the crates that do not need libtorch go on side by side, the rest after them;
+    NVIDIA's libraries come after libtorch, beside the rest."""
     cores = machine.cores()
-    parts = []
-    if missing.unpacked:
-        parts.append(missing.wheels / pins.ASSUMED_RATE + pins.UNPACK_SECONDS)
+    libtorch_seconds = missing.wheels / pins.ASSUMED_RATE + pins.UNPACK_SECONDS if missing.unpacked else 0.0
+    parts = [libtorch_seconds]
     if missing.data:
         parts.append(pins.DATA_SIZE / pins.ASSUMED_RATE)
     rest = 0.0
@@ -115,17 +127,21 @@ def estimate(missing: Missing) -> str:
         parts.append(max(pins.CRATES_CORE_SECONDS / cores, pins.CRATES_LEAST_SECONDS))
         rest = max(pins.BUILD_CORE_SECONDS / cores, pins.BUILD_LEAST_SECONDS)
     total = max(parts) + rest
+    if missing.cuda_unpacked:
+        cuda_seconds = missing.cuda_wheels / pins.ASSUMED_RATE + pins.CUDA_UNPACK_SECONDS
+        total = max(total, libtorch_seconds + cuda_seconds)
     about = f"{total / 60:.0f} minutes" if total > 90 else "a minute" if total > 30 else "half a minute"
-    rate = f", at {megabytes(pins.ASSUMED_RATE)} a second" if missing.wheels or missing.data else ""
+    fetches = missing.wheels or missing.cuda_wheels or missing.data
+    rate = f", at {megabytes(pins.ASSUMED_RATE)} a second" if fetches else ""
     return f"about {about} on {'1 core' if cores == 1 else f'{cores} cores'}{rate}"
 
 
 def demand(missing: Missing, places: Places, console: Console) -> None:
     """Ends the set-up with all that the machine lacks for it, in one sentence; too little memory is only a warning."""
-    if missing.unpacked or missing.data:
+    if missing.unpacked or missing.cuda or missing.data:
         make_folder(places.cache)
     lacks = machine.unfit()
-    if missing.wheels:
+    if missing.wheels or missing.cuda_wheels:
         lacks += machine.lacks_pip()
     if missing.program or missing.rebuild:
         lacks += machine.lacks_compilers(places.root / "Cargo.toml")

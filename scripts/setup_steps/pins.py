@@ -41,6 +41,90 @@ LIBTORCH_WHEELS: tuple[Wheel, ...] = (
     ),
 )
 
+# What libtorch_cuda.so and the libraries behind it are linked to besides, as PyTorch's wheel demands. The tests of the
+# binding to NCCL need that one alone, and run on machines without a driver too.
+NCCL = Wheel(
+    "nvidia-nccl-cu13==2.29.7",
+    "nvidia_nccl_cu13-2.29.7-py3-none-manylinux_2_18_x86_64.whl",
+    205_976_000,
+    "edd81538446786ec3b73972543e53bb43bcaf0bfc8ef76cb679fcc390ffe136d",
+)
+CUDA_WHEELS: tuple[Wheel, ...] = (
+    Wheel(
+        "nvidia-cublas==13.1.1.3",
+        "nvidia_cublas-13.1.1.3-py3-none-manylinux_2_27_x86_64.whl",
+        423_138_758,
+        "37936a16db8fe4ac1f065c2139360608a543a09275cb1a1af612e08cfa065436",
+    ),
+    Wheel(
+        "nvidia-cuda-nvrtc==13.0.88",
+        "nvidia_cuda_nvrtc-13.0.88-py3-none-manylinux2010_x86_64.manylinux_2_12_x86_64.whl",
+        90_215_200,
+        "ad9b6d2ead2435f11cbb6868809d2adeeee302e9bb94bcf0539c7a40d80e8575",
+    ),
+    Wheel(
+        "nvidia-cudnn-cu13==9.20.0.48",
+        "nvidia_cudnn_cu13-9.20.0.48-py3-none-manylinux_2_27_x86_64.whl",
+        366_173_588,
+        "0c45dd8eeb50b603f07995b1b300c62ffe6a1980482b82b3bcf94a4ca9d49304",
+    ),
+    Wheel(
+        "nvidia-cufft==12.0.0.61",
+        "nvidia_cufft-12.0.0.61-py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.whl",
+        214_085_489,
+        "6c44f692dce8fd5ffd3e3df134b6cdb9c2f72d99cf40b62c32dde45eea9ddad3",
+    ),
+    Wheel(
+        "nvidia-cufile==1.15.1.6",
+        "nvidia_cufile-1.15.1.6-py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.whl",
+        1_223_672,
+        "08a3ecefae5a01c7f5117351c64f17c7c62efa5fffdbe24fc7d298da19cd0b44",
+    ),
+    Wheel(
+        "nvidia-curand==10.4.0.35",
+        "nvidia_curand-10.4.0.35-py3-none-manylinux_2_27_x86_64.whl",
+        59_544_258,
+        "1aee33a5da6e1db083fe2b90082def8915f30f3248d5896bcec36a579d941bfc",
+    ),
+    Wheel(
+        "nvidia-cusolver==12.0.4.66",
+        "nvidia_cusolver-12.0.4.66-py3-none-manylinux_2_27_x86_64.whl",
+        200_941_980,
+        "0a759da5dea5c0ea10fd307de75cdeb59e7ea4fcb8add0924859b944babf1112",
+    ),
+    Wheel(
+        "nvidia-cusparse==12.6.3.3",
+        "nvidia_cusparse-12.6.3.3-py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.whl",
+        145_942_937,
+        "2b3c89c88d01ee0e477cb7f82ef60a11a4bcd57b6b87c33f789350b59759360b",
+    ),
+    Wheel(
+        "nvidia-cusparselt-cu13==0.8.1",
+        "nvidia_cusparselt_cu13-0.8.1-py3-none-manylinux2014_x86_64.whl",
+        170_148_586,
+        "786ce87568c303fadb5afcc7102d454cd3040d75f6f8626f5db460d1871f4dd0",
+    ),
+    Wheel(
+        "nvidia-nvjitlink==13.5.37",
+        "nvidia_nvjitlink-13.5.37-py3-none-manylinux2010_x86_64.manylinux_2_12_x86_64.whl",
+        46_642_491,
+        "280d7cb9649704145f074b8dbde500de04ce02d0872e066e20a83c17bcaa93eb",
+    ),
+    Wheel(
+        "nvidia-nvshmem-cu13==3.4.5",
+        "nvidia_nvshmem_cu13-3.4.5-py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.whl",
+        60_412_546,
+        "290f0a2ee94c9f3687a02502f3b9299a9f9fe826e6d0287ee18482e78d495b80",
+    ),
+    Wheel(
+        "nvidia-nvtx==13.0.85",
+        "nvidia_nvtx-13.0.85-py3-none-manylinux1_x86_64.manylinux_2_5_x86_64.whl",
+        148_047,
+        "4936d1d6780fbe68db454f5e72a42ff64d1fd6397df9f363ae786930fd5c1cd4",
+    ),
+    NCCL,
+)
+
 # How pip is told to choose these very files on any Python.
 WHEEL_CHOICE: tuple[str, ...] = (
     "--only-binary=:all:",
@@ -48,8 +132,12 @@ WHEEL_CHOICE: tuple[str, ...] = (
     "--implementation=cp",
     "--abi=cp311",
     "--platform=manylinux_2_28_x86_64",
+    "--platform=manylinux_2_27_x86_64",
     "--platform=manylinux_2_25_x86_64",
+    "--platform=manylinux_2_18_x86_64",
     "--platform=manylinux2014_x86_64",
+    "--platform=manylinux2010_x86_64",
+    "--platform=manylinux1_x86_64",
 )
 
 # The wheels are built for this C library and newer ones (manylinux_2_28).
@@ -81,9 +169,10 @@ FASHION_MNIST_MIRRORS: tuple[str, ...] = (
 # Costs, as measured. Bytes on disk are those of the unpacked wheels, of cargo's registry, and of the target folder
 # after a release build; the memory is what torch-sys's two C++ files take at once. Seconds are processor time on a
 # server core of 2024; with many cores the longest chain of crates is the limit.
-LIBTORCH_DOWNLOAD = sum(wheel.size for wheel in LIBTORCH_WHEELS)
 LIBTORCH_UNPACKED = 1_150 * MB
+CUDA_GROWTH = 1.43  # bytes unpacked for one packed
 UNPACK_SECONDS = 12
+CUDA_UNPACK_SECONDS = 30
 UNPACK_MEMORY = 100 * MB
 CRATE_DOWNLOAD = 120_000
 CRATE_UNPACKED = 1_450_000

@@ -1,4 +1,5 @@
-"""The order of things: libtorch, crates and data side by side, then the build; and how it all can end."""
+"""The order of things: libtorch, crates and data side by side, then the build and beside it NVIDIA's libraries; and how
+it all can end."""
 
 from __future__ import annotations
 
@@ -9,23 +10,28 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
-from typing import Callable, NoReturn, Sequence
+from typing import Callable, NamedTuple, NoReturn, Sequence
 
-from . import build, data, libtorch, pins
+from . import build, cuda, data, flavour, libtorch, pins
 from .announce import Missing, announcement, demand, look
 from .children import Children
 from .console import Console, SetupError, seconds
 from .places import Places
 
 USAGE = f"""\
-Usage: scripts/setup [--without-data]
+Usage: scripts/setup [--without-data] [--with-nccl]
        scripts/setup --for ARGS...
 
 Prepares what this machine lacks: libtorch {pins.LIBTORCH_VERSION}, the release build, and Fashion-MNIST;
-with --for, what `mpt ARGS` needs. An interrupted run goes on where it stopped.
+with --for, what `mpt ARGS` needs. Where there is an NVIDIA driver, libtorch comes with
+NVIDIA's libraries; --with-nccl brings one of them, NCCL, to any machine, for the tests of
+the binding to it. An interrupted run goes on where it stopped.
 
 Environment:
+  {flavour.VARIABLE}       cuda or cpu: with or without NVIDIA's libraries (2.0 GB to download,
+                    2.8 GB on disk), whatever driver there is
   XDG_CACHE_HOME    libtorch and the data lie in its folder mpt (default: ~/.cache)
   CARGO_TARGET_DIR  where cargo builds (default: target in the repository)
   CXX               the C++ compiler (default: c++)
@@ -44,14 +50,15 @@ def main(arguments: Sequence[str], root: Path) -> int:
         print(USAGE, end="")
         return 0
     for_mpt = list(arguments[:1]) == ["--for"]
-    if not for_mpt and list(arguments) not in ([], ["--without-data"]):
+    if not for_mpt and not set(arguments) <= {"--without-data", "--with-nccl"}:
         print(USAGE, end="", file=sys.stderr)
         return 2
     places, console, children = Places.from_environment(root), Console(), Children()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     try:
-        did = set_up(places, data.needed(arguments[1:]) if for_mpt else not arguments, console, children)
+        wants_data = data.needed(arguments[1:]) if for_mpt else "--without-data" not in arguments
+        did = set_up(places, wants_data, console, children, "--with-nccl" in arguments and not for_mpt)
         if not did and not for_mpt:
             console.say("mpt: everything is there already")
         return 0
@@ -83,52 +90,69 @@ def explain(error: OSError, places: Places) -> tuple[str, int]:
     return f"{error.filename or 'a file'}: {error.strerror or error}", 1
 
 
-def set_up(places: Places, wants_data: bool, console: Console, children: Children) -> bool:
+def set_up(
+    places: Places, wants_data: bool, console: Console, children: Children, wants_nccl: bool = False
+) -> bool:
     """Does what is missing; false if that was nothing."""
-    missing = look(places, wants_data)
+    beside = pins.CUDA_WHEELS if flavour.wants_cuda() else (pins.NCCL,) if wants_nccl else ()
+    missing = look(places, wants_data, beside)
     if not missing.anything:
         return False
     if missing.heavy:
         console.say(announcement(missing, places))
     demand(missing, places, console)
     started = time.monotonic()
-    took = work(missing, places, console, children)
+    took = work(due(missing, places, beside, console, children))
     if missing.heavy:
         parts = ", ".join(f"{part} {seconds(duration)}" for part, duration in took.items())
         console.say(f"mpt: ready in {seconds(time.monotonic() - started)} ({parts})")
     return True
 
 
-def work(missing: Missing, places: Places, console: Console, children: Children) -> dict[str, float]:
-    """Runs the parts, the build once libtorch and the crates are there, and tells how long each took.
+class Part(NamedTuple):
+    """Something to do, after others if they are to be done too."""
+
+    job: Job
+    after: frozenset[str] = frozenset()
+
+
+def due(
+    missing: Missing, places: Places, beside: Sequence[pins.Wheel], console: Console, children: Children
+) -> dict[str, Part]:
+    """The parts of the work."""
+    was = libtorch.home(places)
+
+    def build_all() -> None:
+        build.build(places, console, children, moved=libtorch.home(places) != was)
+
+    parts: dict[str, Part] = {}
+    if missing.libtorch:
+        parts["libtorch"] = Part(partial(libtorch.prepare, places, console, children))
+    if missing.program and missing.unpacked:
+        parts["crates"] = Part(partial(build.ahead, places, console, children))
+    if missing.data:
+        parts["Fashion-MNIST"] = Part(partial(data.prepare, places, console, children))
+    if missing.cuda:
+        parts[cuda.PART] = Part(partial(cuda.prepare, places, beside, console, children), frozenset({"libtorch"}))
+    if missing.program or missing.rebuild:
+        parts["build"] = Part(build_all, frozenset({"libtorch", "crates"}))
+    return parts
+
+
+def work(parts: dict[str, Part]) -> dict[str, float]:
+    """Runs the parts, each once those before it have ended, and tells how long each took.
 
     The first part that fails ends the others: its sentence must not wait for a build of minutes.
     """
-    due: dict[str, Job] = {}
-    if missing.libtorch:
-        due["libtorch"] = lambda: libtorch.prepare(places, console, children)
-    if missing.program and missing.unpacked:
-        due["crates"] = lambda: build.ahead(places, console, children)
-    if missing.data:
-        due["Fashion-MNIST"] = lambda: data.prepare(places, console, children)
-    before_build = {"libtorch", "crates"} & set(due)
-    builds = missing.program or missing.rebuild
-    was = libtorch.home(places)
-
     ended: queue.SimpleQueue[tuple[str, float, BaseException | None]] = queue.SimpleQueue()
     took: dict[str, float] = {}
-    running = set(due)
-    for part, job in due.items():
-        start(part, job, ended)
-    while running or builds:
-        if builds and not before_build & running:
-            builds = False
-            running.add("build")
-            start("build", lambda: build.build(places, console, children, libtorch.home(places) != was), ended)
-        part, took[part], error = ended.get()
+    waiting = dict(parts)
+    while len(took) < len(parts):
+        for name in [name for name, part in waiting.items() if not part.after & set(parts) - set(took)]:
+            start(name, waiting.pop(name).job, ended)
+        name, took[name], error = ended.get()
         if error:
             raise error
-        running.discard(part)
     return took
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import os
 import shutil
 import signal
@@ -10,9 +12,12 @@ import subprocess
 import tempfile
 import threading
 import unittest
+import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Iterator
+
+from setup_steps.pins import Wheel
 
 SCRIPTS = Path(__file__).resolve().parent.parent
 
@@ -70,6 +75,19 @@ class Server:
         return Handler
 
 
+def wheel(name: str, contents: dict[str, bytes]) -> tuple[Wheel, bytes]:
+    """A wheel in little, version 1, and its bytes."""
+    list_of_files = f"{name}-1.dist-info/RECORD"
+    record = "".join(f"{path},sha256=x,{len(content)}\n" for path, content in contents.items())
+    record += f"../../bin/tool,sha256=x,9\n{list_of_files},,\n"
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w") as archive:
+        for path, content in [*contents.items(), (list_of_files, record.encode())]:
+            archive.writestr(path, content)
+    body = memory.getvalue()
+    return Wheel(f"{name}==1", f"{name}-1-none-any.whl", len(body), hashlib.sha256(body).hexdigest()), body
+
+
 class ScratchTest(unittest.TestCase):
     """A test with a folder of its own."""
 
@@ -120,6 +138,7 @@ chmod +x target/release/mpt
             "HOME": str(self.scratch / "home"),
             "XDG_CACHE_HOME": str(self.scratch / "cache"),
             "CALLS": str(self.calls),
+            "MPT_FLAVOUR": "cpu",
         }
 
     def tool(self, name: str, text: str) -> None:

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import zipfile
 from unittest import mock
 
-from setup_steps import libtorch
+from setup_steps import libtorch, wheels
 from setup_steps.children import Children
 from setup_steps.console import Console, SetupError, Stopped
-from setup_steps.pins import Wheel
 from setup_steps.places import Places
 
-from .support import ScratchTest
+from .support import ScratchTest, wheel
 
 CONTENTS = {"torch/lib/libtorch_cpu.so": b"cpu", "torch/lib/libc10.so": b"c10", "torch/include/torch.h": b"header"}
-
-
-def wheel() -> tuple[Wheel, bytes]:
-    """A wheel in little."""
-    record = "".join(f"{name},sha256=x,{len(content)}\n" for name, content in CONTENTS.items())
-    record += "../../bin/tool,sha256=x,9\ntorch-1.dist-info/RECORD,,\n"
-    memory = io.BytesIO()
-    with zipfile.ZipFile(memory, "w") as archive:
-        for name, content in [*CONTENTS.items(), ("torch-1.dist-info/RECORD", record.encode())]:
-            archive.writestr(name, content)
-    body = memory.getvalue()
-    return Wheel("torch==1", "torch-1-none-any.whl", len(body), hashlib.sha256(body).hexdigest()), body
 
 
 class LibtorchTest(ScratchTest):
     def setUp(self) -> None:
         super().setUp()
-        self.wheel, self.body = wheel()
+        self.wheel, self.body = wheel("torch", CONTENTS)
         self.enter(mock.patch.object(libtorch, "LIBTORCH_WHEELS", (self.wheel,)))
         self.places = Places(self.scratch / "repository", self.scratch / "cache", self.scratch / "target")
         self.places.root.mkdir()
@@ -55,7 +40,7 @@ class LibtorchTest(ScratchTest):
     def test_a_whole_folder_without_stamp_is_taken_over(self) -> None:
         self.prepare()
         (self.places.libtorch / libtorch.STAMP).unlink()
-        with mock.patch.object(libtorch, "fetch", side_effect=AssertionError("it is whole")):
+        with mock.patch.object(wheels, "fetch", side_effect=AssertionError("it is whole")):
             self.prepare()
         self.assertTrue(libtorch.ready(self.places))
 
@@ -79,8 +64,8 @@ class LibtorchTest(ScratchTest):
 
     def test_a_damaged_wheel_is_not_used(self) -> None:
         (self.places.wheels / self.wheel.file).write_bytes(self.body[:-1])
-        self.assertFalse(libtorch.there(self.places, self.wheel))
-        self.assertEqual(libtorch.bytes_left(self.places), libtorch.LIBTORCH_DOWNLOAD)
+        self.assertFalse(wheels.there(self.places, self.wheel))
+        self.assertEqual(wheels.bytes_left(self.places, [self.wheel]), self.wheel.size)
 
     def test_the_link_follows_the_cache_and_nothing_else_is_overwritten(self) -> None:
         self.places.link.symlink_to(self.scratch / "gone")

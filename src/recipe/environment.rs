@@ -9,7 +9,7 @@ use std::ffi::OsString;
 /// What the names of all of mpt's variables begin with.
 const PREFIX: &str = "MPT_";
 /// Variables that the scripts read.
-const OF_SCRIPTS: [&str; 2] = ["MPT_FASHION_MNIST_MIRROR", "MPT_PEERS_PYTHON"];
+const OF_SCRIPTS: [&str; 3] = ["MPT_FASHION_MNIST_MIRROR", "MPT_FLAVOUR", "MPT_PEERS_PYTHON"];
 /// What the names of variables begin with that simulated devices read.
 const OF_SIMULATOR: &str = "MPT_SIMULATOR_";
 
