@@ -15,7 +15,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from parity_steps import environment
+from libraries.environment import PYTORCH, packages_of, prepare
 from setup_steps import cuda, wheels
 from setup_steps.children import Children
 from setup_steps.console import Console
@@ -46,8 +46,8 @@ def folder() -> Path:
     places = Places.from_environment(SCRIPTS.parent)
     if not cuda.lacking(places, CUDA_WHEELS):
         return cuda.home(places)
-    python = environment.prepare(places, Console(), Children())
-    return next(python.parent.parent.glob("lib/python*/site-packages"))
+    prepare(PYTORCH, places, Console(), Children())
+    return packages_of(PYTORCH.home(places))
 
 
 class CudaLibrariesTest(unittest.TestCase):

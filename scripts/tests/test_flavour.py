@@ -6,7 +6,7 @@ import os
 import re
 from unittest import mock
 
-from parity_steps import environment
+from libraries.environment import PYTORCH
 from setup_steps import announce, cuda, flavour, libtorch, pins, sequence
 from setup_steps.console import SetupError
 from setup_steps.places import Places
@@ -100,7 +100,7 @@ class PinsTest(ScratchTest):
         self.assertLessEqual(demanded, {wheel.requirement for wheel in pins.CUDA_WHEELS})
 
     def test_they_are_those_that_the_tests_against_pytorch_run_with(self) -> None:
-        text = environment.REQUIREMENTS.read_text(encoding="ascii").replace(" \\\n", "")
+        text = PYTORCH.pins.read_text(encoding="ascii").replace(" \\\n", "")
         pinned = dict(re.findall(r"^(nvidia-\S+) +--hash=sha256:(\w+)$", text, re.MULTILINE))
         ours = (*pins.LIBTORCH_WHEELS, *pins.CUDA_WHEELS)
         self.assertEqual({wheel.requirement: wheel.sha256 for wheel in ours if "nvidia" in wheel.requirement}, pinned)
