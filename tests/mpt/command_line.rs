@@ -156,10 +156,7 @@ fn what_cannot_be_done_is_one_sentence_and_exit_code_2() {
             vec!["verify", "--model", "tiny", "--mesh", "1x2", "--break-adjoint", "conv2"],
             "mpt: --break-adjoint: no gradients are summed before layer `conv2`; did you mean `conv3`?",
         ),
-        (
-            vec!["train", "--device", "cuda"],
-            "mpt: --device cuda: this version of mpt runs on CPU devices only; use --device cpu",
-        ),
+        (vec!["plan", "--device", "cuda"], "mpt: --device cuda: `mpt plan` knows CPU devices only; use --device cpu"),
     ] {
         let mut arguments = arguments;
         let needs_data = arguments[0] == "train" && !arguments.contains(&"data.source=synthetic");
@@ -426,4 +423,18 @@ fn a_model_of_ones_own_trains() {
     let done = run(&path);
     assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
     assert!(stdout(&done).contains("mine, model-parallel 1x3"), "{}", stdout(&done));
+}
+
+#[test]
+fn a_machine_without_a_gpu_says_what_is_missing() {
+    if Path::new("/proc/driver/nvidia/version").exists() {
+        return;
+    }
+    let done = output(&tiny(&["--device", "cuda"]));
+    let said = stderr(&done);
+    assert!(
+        said.starts_with("mpt: ") && said.ends_with("or use --device cpu\n") && said.lines().count() == 1,
+        "{said}"
+    );
+    assert_eq!(done.status.code(), Some(2));
 }
