@@ -1,8 +1,8 @@
 //! A rank and its training step.
 //!
-//! * [`exchanges`] how activations and their gradients travel, and what is under way
-//! * [`update`] the sum of gradients over the data axis, the update, the gathering of weights
-//! * [`accounts`] what a rank tells about itself
+//! * `exchanges` how activations and their gradients travel, and what is under way
+//! * `update` the sum of gradients over the data axis, the update, the gathering of weights
+//! * `accounts` what a rank tells about itself
 
 mod accounts;
 mod exchanges;

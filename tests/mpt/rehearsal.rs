@@ -2,33 +2,17 @@
 //! compute is what threads of one process compute, and what goes wrong is told.
 
 use crate::command_line::{mpt, output, stderr, stdout, tiny};
+use crate::resume::{numbers, text};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
 use std::process::Output;
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 /// The command line of a tiny run, with another command instead of `train`.
 fn rehearse<'a>(more: &[&'a str]) -> Vec<&'a str> {
     let mut arguments = tiny(more);
     arguments[0] = "rehearse";
     arguments
-}
-
-/// The steps and epochs of a record, without its times and devices.
-fn numbers(run: &Path) -> Vec<Value> {
-    let record = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let lines = record.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let timeless = lines.map(|mut line| {
-        for time in ["seconds", "examples_per_second", "devices"] {
-            line.as_object_mut().unwrap().remove(time);
-        }
-        line
-    });
-    timeless.collect()
 }
 
 fn succeeded(output: &Output) {

@@ -13,12 +13,12 @@ fn recorded<'a>(run: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     tiny(&[&common[..], more].concat())
 }
 
-fn text(path: &Path) -> &str {
+pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// The numbers of a record, without its times.
-fn numbers(run: &Path) -> Vec<Value> {
+/// The numbers of a record, without its times and devices.
+pub fn numbers(run: &Path) -> Vec<Value> {
     let record = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let lines = record.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let timeless = lines.map(|mut line| {
