@@ -61,7 +61,7 @@ impl Exchange {
     /// Takes note of an own operation towards a peer that is put on a stream now: gives it its numbers.
     pub fn issue(&self, peer: usize, mut header: Header) -> Header {
         let ordered = order::issue(self.pair(peer), self.token, &mut header);
-        let mismatch = lock(&self.inbound).issue(peer, header);
+        let mismatch = lock(&self.inbound).issue(peer, header, ordered.is_ok());
         if let Some((other, reason)) = mismatch {
             self.break_agreement(peer, &header, &other, reason);
         } else if let Err(number) = ordered {
@@ -102,6 +102,11 @@ impl Exchange {
         loop {
             if inbound.is_aborted || inbound.failure.is_some() {
                 return Err(Stopped);
+            }
+            if inbound.is_disputed {
+                // Whoever found that is telling the peers.
+                inbound = wait(&self.changed, inbound);
+                continue;
             }
             let needs = match ready(&mut inbound) {
                 Ok(result) => return Ok(result),
@@ -243,7 +248,7 @@ impl Exchange {
     /// A peer has come to an operation: it is compared with the own one, if that is issued already.
     fn meet(&self, peer: usize, header: Header) {
         let ordered = order::arrive(self.pair(peer), self.token, &header);
-        let mismatch = lock(&self.inbound).arrive(peer, header);
+        let mismatch = lock(&self.inbound).arrive(peer, header, ordered.is_ok());
         if let Some((own, reason)) = mismatch {
             self.break_agreement(peer, &own, &header, reason);
         } else if let Err(number) = ordered {

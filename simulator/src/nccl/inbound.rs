@@ -14,6 +14,8 @@ pub struct Inbound {
     pub failure: Option<Failure>,
     /// Whether this rank has found a broken rule itself: what others report of it is no news then.
     pub has_found: bool,
+    /// Whether operations have met that do not belong together: nothing goes on until the failure is told.
+    pub is_disputed: bool,
     /// Whether this rank has aborted.
     pub is_aborted: bool,
     /// Questions who waits for whom.
@@ -53,20 +55,28 @@ impl Inbound {
         Self { peers: (0..size).map(|_| Peer::default()).collect(), ..Self::default() }
     }
 
-    /// An own operation. Gives the peer's one, and why they do not belong together, where that is so.
-    pub fn issue(&mut self, peer: usize, header: Header) -> Option<(Header, &'static str)> {
+    /// An own operation; `is_ordered`: whether it comes in the order of the peer's. Gives the peer's one, and why they do
+    /// not belong together, where that is so.
+    pub fn issue(&mut self, peer: usize, header: Header, is_ordered: bool) -> Option<(Header, &'static str)> {
+        self.is_disputed |= !is_ordered;
         let meeting = self.meeting(peer, header.lane());
         meeting.mine.push_back(header);
         let other = *meeting.theirs.get(meeting.mine.len() - 1)?;
-        Some((other, header.mismatch(&other)?))
+        let reason = header.mismatch(&other)?;
+        self.is_disputed = true;
+        Some((other, reason))
     }
 
-    /// An operation that a peer has come to. Gives the own one, and why they do not belong together, where that is so.
-    pub fn arrive(&mut self, peer: usize, header: Header) -> Option<(Header, &'static str)> {
+    /// An operation that a peer has come to; `is_ordered`: whether it comes in the order of this rank's. Gives the own
+    /// one, and why they do not belong together, where that is so.
+    pub fn arrive(&mut self, peer: usize, header: Header, is_ordered: bool) -> Option<(Header, &'static str)> {
+        self.is_disputed |= !is_ordered;
         let meeting = self.meeting(peer, header.lane().mirrored());
         meeting.theirs.push_back(header);
         let own = *meeting.mine.get(meeting.theirs.len() - 1)?;
-        Some((own, own.mismatch(&header)?))
+        let reason = own.mismatch(&header)?;
+        self.is_disputed = true;
+        Some((own, reason))
     }
 
     /// The peer is told of the next own operation.

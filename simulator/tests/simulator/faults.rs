@@ -1,11 +1,11 @@
 //! Faults that are asked for, dead peers, aborts.
 
 use crate::program::*;
-use crate::world::{Ended, World, folder, rank, this_test, variant};
+use crate::world::{Ended, Running, World, folder, rank, this_test, variant};
 use std::time::Duration;
 
-/// How long a rank may go on that is expected to hang: long enough to see that it got there.
-const A_WHILE: Duration = Duration::from_millis(700);
+/// How long ranks may go on that are expected to hang.
+const A_WHILE: Duration = Duration::from_millis(300);
 
 /// Two ranks that sum numbers in three steps, one after the other; each tells when a step is done.
 fn three_steps(rank: usize) -> Group {
@@ -46,16 +46,20 @@ fn begin_step(step: u64) {
     }
 }
 
-fn steps_done(world: &World, rank: usize) -> usize {
-    (1..=3).filter(|step| world.folder().join(format!("done-{rank}-{step}")).exists()).count()
+fn has_done(world: &World, rank: usize, step: u64) -> bool {
+    world.folder().join(format!("done-{rank}-{step}")).exists()
 }
 
-/// Runs the three steps with a fault on rank 1; gives how the ranks ended and how many steps they did.
-fn with_fault(test: &str, fault: &str, limit: Duration) -> (Vec<Ended>, [usize; 2]) {
+/// Runs the three steps with a fault on rank 1 after so many; ends them when `has_come` says so, and some time later.
+fn with_fault(test: &str, fault: &str, steps: u64, has_come: impl Fn(&mut Running) -> bool) -> Vec<Ended> {
     let world = World::new(test, 2).set_for(1, "FAULT", fault);
-    let ended = world.run_for(limit);
+    let ended = world
+        .start()
+        .until(|running| (0..2).all(|rank| has_done(&world, rank, steps)) && has_come(running))
+        .end_within(A_WHILE);
+    assert!((0..2).all(|rank| !has_done(&world, rank, steps + 1)), "{ended:?}");
     assert_eq!(world.broken_rules(), "", "a fault breaks no rule");
-    (ended, [0, 1].map(|rank| steps_done(&world, rank)))
+    ended
 }
 
 #[test]
@@ -65,10 +69,9 @@ fn kill_ends_the_process_at_the_call_that_was_asked_for() {
         return;
     }
     for fault in ["kill@call:2", "kill@step:2"] {
-        let (ended, steps) = with_fault(this_test!(), fault, A_WHILE);
+        let ended = with_fault(this_test!(), fault, 1, |running| running.has_ended(1));
         assert!(ended[1].was_killed());
-        // By default nobody tells the other rank, which waits for ever.
-        assert!(ended[0].status.is_none() && steps == [1, 1], "{steps:?} {ended:?}");
+        assert!(ended[0].status.is_none(), "by default nobody tells the other rank: {ended:?}");
     }
 }
 
@@ -78,9 +81,8 @@ fn hang_keeps_both_ranks_waiting() {
         three_steps(rank);
         return;
     }
-    let (ended, steps) = with_fault(this_test!(), "hang@step:3", A_WHILE);
+    let ended = with_fault(this_test!(), "hang@step:3", 2, |_| true);
     assert!(ended.iter().all(|ended| ended.status.is_none()), "{ended:?}");
-    assert_eq!(steps, [2, 2]);
 }
 
 #[test]
@@ -89,12 +91,10 @@ fn fail_gives_an_error_on_its_rank() {
         three_steps(rank);
         return;
     }
-    let (ended, steps) = with_fault(this_test!(), "fail@call:3", A_WHILE);
-    assert!(
-        ended[1].errors.contains("failed: ncclSystemError: rank 1: ncclAllReduce: failed, as MPT_SIMULATOR_FAULT asks")
-    );
-    assert!(ended[0].status.is_none() && ended[1].succeeded(), "{ended:?}");
-    assert_eq!(steps, [2, 2]);
+    let ended = with_fault(this_test!(), "fail@call:3", 2, |running| running.has_ended(1));
+    let sentence = "failed: ncclSystemError: rank 1: ncclAllReduce: failed, as MPT_SIMULATOR_FAULT asks";
+    assert!(ended[1].succeeded() && ended[1].errors.contains(sentence), "{ended:?}");
+    assert!(ended[0].status.is_none(), "{ended:?}");
 }
 
 #[test]
@@ -110,7 +110,8 @@ fn delay_is_only_late() {
         group.polled();
         let end = timed();
         let elapsed = start.elapsed_ms(&end).unwrap();
-        assert!(elapsed >= 49.0, "{elapsed} ms");
+        // On the rank that is late the two marks lie around the delay, whatever else happens.
+        assert!(rank == 0 || elapsed >= 50.0, "{elapsed} ms");
         program.communication_before_compute();
         return assert_eq!(program.download::<f32>(buffer), [2.0; 8]);
     }
@@ -127,7 +128,7 @@ fn a_dead_peer_may_be_reported() {
     let world = World::new(this_test!(), 2).set("PEER_DEATH", "reported").set_for(1, "FAULT", "kill@call:2");
     let ended = world.run();
     assert!(ended[0].succeeded() && ended[0].errors.contains("failed: ncclRemoteError: rank 1 is gone"), "{ended:?}");
-    assert_eq!(steps_done(&world, 0), 1);
+    assert!(!has_done(&world, 0, 2));
 }
 
 #[test]
@@ -136,9 +137,11 @@ fn an_abort_ends_what_hangs_unless_it_hangs_itself() {
         let world = World::new(this_test!(), 2).set("FAULT", "hang@call:2").variant("works");
         world.succeeds();
         let world = World::new(this_test!(), 2).set("FAULT", "hang@call:2").set("ABORT", "hangs").variant("hangs");
-        let ended = world.run_for(A_WHILE);
-        assert!(ended.iter().all(|ended| ended.status.is_none() && ended.errors.contains("aborting")), "{ended:?}");
-        return;
+        let ended = world
+            .start()
+            .until(|running| (0..2).all(|rank| running.errors(rank).contains("aborting")))
+            .end_within(A_WHILE);
+        return assert!(ended.iter().all(|ended| ended.status.is_none()), "{ended:?}");
     };
     let program = Program::new(rank, 2);
     let group = program.non_blocking("world");

@@ -59,14 +59,24 @@ impl Program {
         // SAFETY: the place is writable; the library writes the handle.
         unsafe {
             nccl::comm_init_rank(made.as_mut_ptr(), self.size as i32, id, self.rank as i32).map_err(words).unwrap();
-            Group(made.assume_init())
         }
+        self.wait_for_all(name);
+        // SAFETY: written above.
+        Group(unsafe { made.assume_init() })
+    }
+
+    /// Waits until all ranks are here: who breaks a rule at once might otherwise be told of while others still begin.
+    fn wait_for_all(&self, name: &str) {
+        let path = |rank: usize| world::folder().join(format!("ready-{name}-{rank}"));
+        std::fs::write(path(self.rank), "").unwrap();
+        (0..self.size).for_each(|rank| until(|| path(rank).exists().then_some(())));
     }
 
     /// A communicator of all ranks that does not block; it has been polled for.
     pub fn non_blocking(&self, name: &str) -> Group {
         let group = self.begin(name, &mut config(0)).unwrap();
         group.polled();
+        self.wait_for_all(name);
         group
     }
 

@@ -95,21 +95,12 @@ impl World {
 
     /// Runs the ranks until all have ended, or the deadline has come.
     pub fn run(&self) -> Vec<Ended> {
-        self.run_for(DEADLINE)
+        self.start().end_within(DEADLINE)
     }
 
-    /// Runs the ranks for at most this long.
-    pub fn run_for(&self, limit: Duration) -> Vec<Ended> {
-        let mut children: Vec<_> = (0..self.ranks).map(|rank| self.start(rank)).collect();
-        let deadline = Instant::now() + limit;
-        let statuses: Vec<_> = children.iter_mut().map(|child| wait(child, deadline)).collect();
-        let written = |name: &str, rank| std::fs::read_to_string(self.folder().join(format!("{name}-{rank}"))).unwrap();
-        let ended = statuses.into_iter().enumerate().map(|(rank, status)| Ended {
-            status,
-            has_passed: written("stdout", rank).contains("1 passed"),
-            errors: written("stderr", rank),
-        });
-        ended.collect()
+    /// Starts the ranks.
+    pub fn start(&self) -> Running<'_> {
+        Running { world: self, children: (0..self.ranks).map(|rank| self.start_rank(rank)).collect() }
     }
 
     /// Runs the ranks, which must all succeed and break no rule.
@@ -136,7 +127,7 @@ impl World {
         std::fs::read_to_string(self.folder().join("broken-rules")).unwrap_or_default()
     }
 
-    fn start(&self, rank: usize) -> Child {
+    fn start_rank(&self, rank: usize) -> Child {
         Command::new(std::env::current_exe().unwrap())
             .args(["--exact", &self.test, "--nocapture", "--test-threads=1"])
             .env("LD_LIBRARY_PATH", self.folder().join("lib"))
@@ -151,9 +142,53 @@ impl World {
             .unwrap()
     }
 
+    fn written(&self, name: &str, rank: usize) -> String {
+        std::fs::read_to_string(self.folder().join(format!("{name}-{rank}"))).unwrap()
+    }
+
     /// Where a rank's output goes: a pipe would have to be read while the ranks run.
     fn file(&self, name: &str, rank: usize) -> Stdio {
         std::fs::File::create(self.folder().join(format!("{name}-{rank}"))).unwrap().into()
+    }
+}
+
+/// The ranks while they run.
+pub struct Running<'a> {
+    world: &'a World,
+    children: Vec<Child>,
+}
+
+impl Running<'_> {
+    /// Waits for something that the ranks do, with a generous deadline.
+    pub fn until(mut self, has_come: impl Fn(&mut Self) -> bool) -> Self {
+        let deadline = Instant::now() + DEADLINE;
+        while !has_come(&mut self) {
+            assert!(Instant::now() < deadline, "it never came");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self
+    }
+
+    /// Whether a rank has ended.
+    pub fn has_ended(&mut self, rank: usize) -> bool {
+        self.children[rank].try_wait().unwrap().is_some()
+    }
+
+    /// What a rank has written on standard error so far.
+    pub fn errors(&self, rank: usize) -> String {
+        self.world.written("stderr", rank)
+    }
+
+    /// Waits for the ranks; those that have not ended after this long are ended.
+    pub fn end_within(mut self, limit: Duration) -> Vec<Ended> {
+        let deadline = Instant::now() + limit;
+        let statuses: Vec<_> = self.children.iter_mut().map(|child| wait(child, deadline)).collect();
+        let ended = statuses.into_iter().enumerate().map(|(rank, status)| Ended {
+            status,
+            has_passed: self.world.written("stdout", rank).contains("1 passed"),
+            errors: self.errors(rank),
+        });
+        ended.collect()
     }
 }
 
