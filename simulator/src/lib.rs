@@ -19,12 +19,20 @@
 //!
 //! # Where it is stricter
 //!
+//! * Operations on different streams that touch the same memory, one of them writing, need an event between them, and
+//!   memory is freed only after the program has waited for all that uses it. Both are found when the call is made,
+//!   whatever the delays ([`cuda::clock`]); with `MPT_SIMULATOR_RACES=silent` they only give wrong numbers now and then.
 //! * Memory that is freed is gone at once, where a real driver would wait for the device.
 //! * Asynchronous copies from pageable memory are asynchronous indeed.
 //! * Over all communicators, two devices must issue what they have in common in one order, and collectives and messages
 //!   of one communicator too.
 //! * `ncclCommDestroy` with work in flight is a broken rule; NCCL would finalize first, and wait.
 //! * A message meets its receiver before a byte moves; small ones are not buffered.
+//!
+//! # What it does not see
+//!
+//! What the program's own threads do with host memory while a copy is under way, unless the memory is gone. Deadlocks
+//! that run over several communicators and more than two ranks. Races between ranks' devices, which are never shared.
 //!
 //! # What is not simulated
 //!

@@ -8,32 +8,31 @@ use std::time::Duration;
 const A_WHILE: Duration = Duration::from_millis(300);
 
 /// Two ranks that sum numbers in three steps, one after the other; each tells when a step is done.
-fn three_steps(rank: usize) -> Group {
+fn three_steps(rank: usize) {
     let program = Program::new(rank, 2);
     let group = program.non_blocking("world");
     let buffer = program.filled(&[1.0_f32; 8]);
     for step in 1..=3 {
         begin_step(step);
-        group.all_reduce(&program, buffer, buffer, 8, ncclFloat32).unwrap();
-        match group.settled() {
-            ncclSuccess => {}
-            code => return failed(group, code),
-        }
-        program.communication_before_compute();
-        program.compute.synchronize().unwrap();
-        match group.poll() {
-            ncclSuccess => {}
-            code => return failed(group, code),
+        if let Err(code) = sum(&program, group, buffer) {
+            eprintln!("failed: {code:?}: {}", last_error());
+            return;
         }
         std::fs::write(folder().join(format!("done-{rank}-{step}")), "").unwrap();
     }
-    group
 }
 
-/// Tells how it ended.
-fn failed(group: Group, code: Code) -> Group {
-    eprintln!("failed: {code:?}: {}", last_error());
-    group
+/// One step, waited for.
+fn sum(program: &Program, group: Group, buffer: Buffer) -> Result<(), Code> {
+    let settled = || match group.settled() {
+        ncclSuccess => Ok(()),
+        code => Err(code),
+    };
+    group.all_reduce(program, buffer, buffer, 8, ncclFloat32)?;
+    settled()?;
+    program.communication_before_compute();
+    program.compute.synchronize().unwrap();
+    settled()
 }
 
 /// Tells the simulator of a step, as mpt does.
@@ -65,8 +64,7 @@ fn with_fault(test: &str, fault: &str, steps: u64, has_come: impl Fn(&mut Runnin
 #[test]
 fn kill_ends_the_process_at_the_call_that_was_asked_for() {
     if let Some(rank) = rank() {
-        three_steps(rank);
-        return;
+        return three_steps(rank);
     }
     for fault in ["kill@call:2", "kill@step:2"] {
         let ended = with_fault(this_test!(), fault, 1, |running| running.has_ended(1));
@@ -78,8 +76,7 @@ fn kill_ends_the_process_at_the_call_that_was_asked_for() {
 #[test]
 fn hang_keeps_both_ranks_waiting() {
     if let Some(rank) = rank() {
-        three_steps(rank);
-        return;
+        return three_steps(rank);
     }
     let ended = with_fault(this_test!(), "hang@step:3", 2, |_| true);
     assert!(ended.iter().all(|ended| ended.status.is_none()), "{ended:?}");
@@ -88,8 +85,7 @@ fn hang_keeps_both_ranks_waiting() {
 #[test]
 fn fail_gives_an_error_on_its_rank() {
     if let Some(rank) = rank() {
-        three_steps(rank);
-        return;
+        return three_steps(rank);
     }
     let ended = with_fault(this_test!(), "fail@call:3", 2, |running| running.has_ended(1));
     let sentence = "failed: ncclSystemError: rank 1: ncclAllReduce: failed, as MPT_SIMULATOR_FAULT asks";
@@ -122,8 +118,7 @@ fn delay_is_only_late() {
 #[test]
 fn a_dead_peer_may_be_reported() {
     if let Some(rank) = rank() {
-        three_steps(rank);
-        return;
+        return three_steps(rank);
     }
     let world = World::new(this_test!(), 2).set("PEER_DEATH", "reported").set_for(1, "FAULT", "kill@call:2");
     let ended = world.run();
