@@ -72,6 +72,24 @@ pub struct Signature {
     pub kind: Option<Kind>,
 }
 
+impl Operation {
+    /// Every operation.
+    pub const ALL: [Self; 6] =
+        [Self::AllGather, Self::ReduceScatter, Self::AllToAll, Self::AllReduce, Self::Broadcast, Self::SendReceive];
+
+    /// The name in messages and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AllGather => "all-gather",
+            Self::ReduceScatter => "reduce-scatter",
+            Self::AllToAll => "all-to-all",
+            Self::AllReduce => "all-reduce",
+            Self::Broadcast => "broadcast",
+            Self::SendReceive => "send-receive",
+        }
+    }
+}
+
 impl Signature {
     /// The signature of a rank's `sequence`-th call of a group.
     pub fn new(sequence: u64, call: &Call, request: &Request) -> Self {
@@ -114,14 +132,7 @@ impl fmt::Display for Stage {
 
 impl fmt::Display for Operation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::AllGather => "all-gather",
-            Self::ReduceScatter => "reduce-scatter",
-            Self::AllToAll => "all-to-all",
-            Self::AllReduce => "all-reduce",
-            Self::Broadcast => "broadcast",
-            Self::SendReceive => "send-receive",
-        })
+        formatter.write_str(self.name())
     }
 }
 

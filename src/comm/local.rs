@@ -7,7 +7,7 @@
 
 use super::call::{Operation, Signature};
 use super::request::{Arrived, Request, Ticket};
-use super::{Call, Collective, Form, Traffic};
+use super::{Call, Collective, Form, Traffic, Volume};
 use crate::error::{Error, Result};
 use crossbeam::channel::{Receiver, Sender, TryRecvError, unbounded};
 use std::collections::{BTreeMap, VecDeque};
@@ -86,7 +86,8 @@ impl Local {
         for (to, peer) in self.peers.iter().enumerate() {
             let Some(peer) = peer else { continue };
             let tensor = outgoing(to);
-            self.traffic.sent_bytes += tensor.as_ref().map_or(0, bytes);
+            let sent_bytes = tensor.as_ref().map_or(0, bytes);
+            self.traffic.count(signature.operation, Volume { sent_bytes, received_bytes: 0 });
             let _ = peer.sender.send(Message { signature: signature.clone(), tensor });
         }
     }
@@ -139,7 +140,8 @@ impl Local {
                 message.signature
             )));
         }
-        self.traffic.received_bytes += message.tensor.as_ref().map_or(0, bytes);
+        let received_bytes = message.tensor.as_ref().map_or(0, bytes);
+        self.traffic.count(signature.operation, Volume { sent_bytes: 0, received_bytes });
         Ok(message.tensor)
     }
 

@@ -2,6 +2,7 @@
 //!
 //! * [`call`] what a call is, and why it is made
 //! * [`request`] what a rank puts into a call, and what it gets
+//! * [`traffic`] the bytes that travel, counted
 //! * [`local`] ranks are threads of one process; tensors pass through shared memory
 //! * [`nccl`] ranks are processes with a GPU each; tensors travel by NCCL
 
@@ -9,9 +10,11 @@ pub mod call;
 pub mod local;
 pub mod nccl;
 pub mod request;
+pub mod traffic;
 
 pub use call::{Call, Operation, Stage};
 pub use request::{Arrived, Form, Request, Ticket};
+pub use traffic::{Traffic, Volume};
 
 use crate::error::Result;
 use std::time::Duration;
@@ -150,13 +153,4 @@ pub struct Groups {
     pub model: Box<dyn Collective>,
     /// The ranks with the same channels of other examples.
     pub data: Box<dyn Collective>,
-}
-
-/// What has travelled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// Bytes that other ranks took from this one.
-    pub sent_bytes: u64,
-    /// Bytes that this rank took from others.
-    pub received_bytes: u64,
 }

@@ -2,14 +2,15 @@
 //! all end after the same step, and that one rank can speak for the run.
 
 use super::phases::{Phase, Phases};
-use crate::comm::Traffic;
+use crate::comm::{Operation, Traffic, Volume};
 use crate::error::{Error, Result};
 use crate::events::{RankStep, StopReason};
 use crate::layers::Outcome;
 use std::time::Duration;
 
 /// The numbers that a word travels as.
-const LENGTH: usize = 8 + Phase::ALL.len();
+const LENGTH: usize = 7 + 2 * OPERATIONS + Phase::ALL.len();
+const OPERATIONS: usize = Operation::ALL.len();
 /// How a wish to end because the time is up travels; a signal travels as its number, no wish as 0.
 const TIME_IS_UP: f64 = -1.0;
 
@@ -56,34 +57,47 @@ impl Word {
             wish,
             own.examples as f64,
             own.loader_wait.as_secs_f64(),
-            own.traffic.sent_bytes as f64,
-            own.traffic.received_bytes as f64,
+            own.overlapped.as_secs_f64(),
         ];
+        let volumes = || Operation::ALL.into_iter().map(|operation| own.traffic.of(operation));
+        numbers.extend(volumes().map(|volume| volume.sent_bytes as f64));
+        numbers.extend(volumes().map(|volume| volume.received_bytes as f64));
         numbers.extend(own.phases.seconds());
         numbers
     }
 
     fn from_numbers(numbers: &[f64]) -> Result<Self> {
-        let numbers: [f64; LENGTH] = numbers.try_into().map_err(|_| {
+        let numbers: &[f64; LENGTH] = numbers.try_into().map_err(|_| {
             Error::failed(format!("{} numbers arrived where a rank's word has {LENGTH}", numbers.len()))
         })?;
-        let [loss_sum, correct, examples, wish, own_examples, loader_wait, sent, received, phases @ ..] = numbers;
-        let wish = match wish {
+        let [loss_sum, correct, examples, wish, own_examples, loader_wait, overlapped, rest @ ..] = numbers;
+        let (volumes, phases) = rest.split_at(2 * OPERATIONS);
+        let (sent, received) = volumes.split_at(OPERATIONS);
+        let mut traffic = Traffic::default();
+        for (operation, (&sent, &received)) in Operation::ALL.into_iter().zip(sent.iter().zip(received)) {
+            traffic.count(operation, Volume { sent_bytes: sent as u64, received_bytes: received as u64 });
+        }
+        let wish = match *wish {
             0.0 => None,
             TIME_IS_UP => Some(StopReason::Time),
             signal => Some(StopReason::Signal(signal as i32)),
         };
         Ok(Self {
-            outcome: Outcome { loss_sum, correct: correct as u64, examples: examples as u64 },
+            outcome: Outcome { loss_sum: *loss_sum, correct: *correct as u64, examples: *examples as u64 },
             wish,
             own: RankStep {
-                examples: own_examples as u64,
-                phases: Phases::from_seconds(phases),
-                loader_wait: Duration::try_from_secs_f64(loader_wait).unwrap_or_default(),
-                traffic: Traffic { sent_bytes: sent as u64, received_bytes: received as u64 },
+                examples: *own_examples as u64,
+                phases: Phases::from_seconds(std::array::from_fn(|phase| phases[phase])),
+                loader_wait: duration(*loader_wait),
+                overlapped: duration(*overlapped),
+                traffic,
             },
         })
     }
+}
+
+fn duration(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or_default()
 }
 
 /// What follows from the words of all ranks, in rank order. The ranks of a model group, of `replicas` ranks each, saw
@@ -107,6 +121,10 @@ mod tests {
 
     fn word(loss_sum: f64, wish: Option<StopReason>) -> Word {
         let seconds = std::array::from_fn(|phase| 0.25 * phase as f64);
+        let mut traffic = Traffic::default();
+        for (number, operation) in (1..).zip(Operation::ALL) {
+            traffic.count(operation, Volume { sent_bytes: number << 40, received_bytes: number });
+        }
         Word {
             outcome: Outcome { loss_sum, correct: 3, examples: 8 },
             wish,
@@ -114,7 +132,8 @@ mod tests {
                 examples: 8,
                 phases: Phases::from_seconds(seconds),
                 loader_wait: Duration::from_millis(125),
-                traffic: Traffic { sent_bytes: 1 << 40, received_bytes: 7 },
+                overlapped: Duration::from_millis(375),
+                traffic,
             },
         }
     }

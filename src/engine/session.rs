@@ -14,6 +14,7 @@ use crate::launch::threads::{self, Crew};
 use crate::layers::Outcome;
 use crate::model::Kind;
 use crate::plan::Plan;
+use crate::recipe::Precision;
 use crossbeam::channel::{Sender, unbounded};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -142,6 +143,8 @@ impl Session<'_> {
         let Assignment { total_steps, steps_per_epoch, .. } = self.job.assignment;
         Started {
             devices: self.job.devices.clone(),
+            plan: Arc::clone(&self.job.assignment.plan),
+            precision: Precision::of(self.job.assignment.settings.kind).name().to_owned(),
             steps_per_epoch,
             total_steps,
             steps_done: self.position.step,
@@ -223,7 +226,7 @@ impl Session<'_> {
         let (mut ended, mut stopped) = (0, None);
         while ended < self.orders.len() {
             match self.report()? {
-                Report::Step { agreed, learning_rate } => self.step(agreed, learning_rate),
+                Report::Step { agreed, learning_rate, loader_queue } => self.step(agreed, learning_rate, loader_queue),
                 Report::Done { stopped: early } => {
                     ended += 1;
                     stopped = stopped.or(early);
@@ -234,7 +237,8 @@ impl Session<'_> {
         Ok(stopped)
     }
 
-    fn step(&mut self, Agreed { outcome, ranks, .. }: Agreed, learning_rate: f64) {
+    fn step(&mut self, agreed: Agreed, learning_rate: f64, loader_queue: usize) {
+        let Agreed { outcome, ranks, .. } = agreed;
         // The ranks go in step, so one rank's clock tells the time of all. The slowest rank's time of each step would
         // count a delay twice: as its own, and as the others' waiting in the next step.
         let (time, loader_wait) = ranks.first().map(|own| (own.phases.total(), own.loader_wait)).unwrap_or_default();
@@ -248,7 +252,18 @@ impl Session<'_> {
         position.epoch_loader_wait += loader_wait;
         position.train_time += training;
         let Position { step, epoch, epoch_outcome, .. } = *position;
-        self.say(Event::Step(Step { step, epoch, outcome, epoch_outcome, learning_rate, time, ranks }));
+        self.say(Event::Step(Step {
+            step,
+            epoch,
+            outcome,
+            epoch_outcome,
+            learning_rate,
+            gradient_norm: f64::NAN,
+            layer_gradient_norms: Vec::new(),
+            loader_queue,
+            time,
+            ranks,
+        }));
     }
 
     /// Writes a checkpoint, unless that was tried after this step. One that cannot be written does not end the run. Only

@@ -16,7 +16,7 @@ use crate::plan::Plan;
 use crate::torch;
 use crossbeam::channel::Receiver;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A stream of batches from the loader.
 pub type Batches = Receiver<Result<Arc<Batch>>>;
@@ -44,6 +44,8 @@ pub enum Report {
         agreed: Agreed,
         /// The learning rate that was used.
         learning_rate: f64,
+        /// The batches that were ready when this rank asked for one.
+        loader_queue: usize,
     },
     /// A batch has been evaluated: the outcome over all ranks, summed over the batches so far.
     Evaluated(Outcome),
@@ -135,7 +137,7 @@ impl Worker<'_> {
         // What passed before, such as an evaluation, is not part of the first step.
         self.rank.lap();
         for _ in 0..limit {
-            let asked = Instant::now();
+            let (asked, loader_queue) = (Instant::now(), batches.len());
             let Ok(batch) = batches.recv() else { break };
             let loader_wait = asked.elapsed();
             let batch = self.on_device(batch?.as_ref())?;
@@ -146,10 +148,11 @@ impl Worker<'_> {
             let outcome = self.rank.train(&batch, learning_rate)?;
             self.steps += 1;
             let (phases, traffic) = self.rank.lap();
-            let own = RankStep { examples: batch.examples() as u64, phases, loader_wait, traffic };
+            let overlapped = Duration::ZERO;
+            let own = RankStep { examples: batch.examples() as u64, phases, loader_wait, overlapped, traffic };
             let agreed = self.rank.agree(Word { outcome, wish: self.assignment.control.wish(), own })?;
             let stop = agreed.stop;
-            self.say(Report::Step { agreed, learning_rate })?;
+            self.say(Report::Step { agreed, learning_rate, loader_queue })?;
             if stop.is_some() {
                 return Ok(stop);
             }

@@ -4,7 +4,9 @@ use crate::comm::Traffic;
 use crate::engine::phases::Phases;
 use crate::error::Error;
 use crate::layers::Outcome;
+use crate::plan::Plan;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Something that happened in a run.
@@ -36,11 +38,15 @@ pub enum Event {
     Finished(Summary),
 }
 
-/// The length of a run.
+/// What a run is, and its length.
 #[derive(Clone, Debug)]
 pub struct Started {
-    /// The device of each rank.
+    /// The name of each rank's device.
     pub devices: Vec<String>,
+    /// The network, the mesh, and which rank holds what.
+    pub plan: Arc<Plan>,
+    /// The type of the numbers that layers compute with, by its name in recipes.
+    pub precision: String,
     /// Steps of an epoch.
     pub steps_per_epoch: u64,
     /// Steps of the whole run, if nothing ends it early.
@@ -70,6 +76,13 @@ pub struct Step {
     pub epoch_outcome: Outcome,
     /// The learning rate of the step.
     pub learning_rate: f64,
+    /// The 2-norm of the step's gradient, summed over all examples, over all parameters, before weight decay; NaN where
+    /// it is not known.
+    pub gradient_norm: f64,
+    /// The same for each layer with weights, by its name, in the model's order; empty where it is not known.
+    pub layer_gradient_norms: Vec<(String, f64)>,
+    /// The batches that were ready in the loader's queue when the first rank of this process asked for one.
+    pub loader_queue: usize,
     /// How long the step took on the first rank: its phases add up to this.
     pub time: Duration,
     /// Each rank's part.
@@ -85,6 +98,9 @@ pub struct RankStep {
     pub phases: Phases,
     /// The part of the phase `data` in which it waited for the loader.
     pub loader_wait: Duration,
+    /// The time in which something travelled from or to it while it computed: hidden behind compute, and so not a part
+    /// of the phases.
+    pub overlapped: Duration,
     /// What it sent and received.
     pub traffic: Traffic,
 }

@@ -47,6 +47,15 @@ impl Precision {
         }
     }
 
+    /// That in which layers compute with numbers of this type.
+    pub fn of(kind: tch::Kind) -> Self {
+        match kind {
+            tch::Kind::Double => Self::Fp64,
+            tch::Kind::BFloat16 => Self::Bf16,
+            _ => Self::Fp32,
+        }
+    }
+
     /// libtorch's name of what weights are kept in between steps.
     pub fn master_kind(self) -> tch::Kind {
         match self.kind() {

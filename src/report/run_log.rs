@@ -177,11 +177,11 @@ fn rate(examples: u64, seconds: f64) -> f64 {
 fn rank_step(device: &str, own: &RankStep, seconds: f64) -> Value {
     let mut line = json!({
         "device": device, "examples_per_second": rate(own.examples, seconds),
-        // Nothing is hidden behind compute on CPU devices: every phase is exposed.
-        "overlapped_seconds": 0.0,
+        // Hidden behind compute: no part of the phases.
+        "overlapped_seconds": own.overlapped.as_secs_f64(),
         // A part of data_seconds.
         "loader_wait_seconds": own.loader_wait.as_secs_f64(),
-        "sent_bytes": own.traffic.sent_bytes, "received_bytes": own.traffic.received_bytes,
+        "sent_bytes": own.traffic.sent_bytes(), "received_bytes": own.traffic.received_bytes(),
     });
     for phase in Phase::ALL {
         line[format!("{}_seconds", phase.name())] = own.phases.get(phase).as_secs_f64().into();

@@ -2,7 +2,7 @@
 //! not make the same calls fail and do not hang.
 
 use mpt::comm::local::{Local, group};
-use mpt::comm::{Call, Collective, Form, Stage, Traffic};
+use mpt::comm::{Call, Collective, Form, Operation, Stage, Traffic, Volume};
 use mpt::engine::exchange;
 use mpt::error::{Error, Result};
 use mpt::launch::threads;
@@ -67,8 +67,17 @@ fn each_operation_gives_what_its_name_says() {
         assert_eq!(reduced, [3.0, 30.0]);
         assert_eq!(scattered, [300.0 + 3.0 * rank as f64]);
         assert_eq!(came, [((rank + 2) % 3) as f64]);
-        let bytes = 8 * (2 * 2 + 2 * 2 + 2 + 1);
-        assert_eq!(traffic, Traffic { sent_bytes: bytes, received_bytes: bytes });
+        let mut expected = Traffic::default();
+        let values = [
+            (Operation::AllGather, 2 * 2),
+            (Operation::AllReduce, 2 * 2),
+            (Operation::ReduceScatter, 2),
+            (Operation::SendReceive, 1),
+        ];
+        for (operation, values) in values {
+            expected.count(operation, Volume { sent_bytes: 8 * values, received_bytes: 8 * values });
+        }
+        assert_eq!(traffic, expected);
     }
 }
 

@@ -92,6 +92,9 @@ fn the_phases_of_a_step_add_up_to_it_and_counted_bytes_are_the_plans() {
     let plan = std::sync::Arc::clone(&job.assignment.plan);
     let mut steps = 0;
     run(job, Ranks::All, &mut |event| {
+        if let Event::Started(started) = event {
+            assert_eq!((started.plan.as_ref(), started.precision.as_str()), (plan.as_ref(), "fp64"));
+        }
         let Event::Step(step) = event else { return };
         steps += 1;
         for (rank, own) in step.ranks.iter().enumerate() {
@@ -101,7 +104,7 @@ fn the_phases_of_a_step_add_up_to_it_and_counted_bytes_are_the_plans() {
                 .map(|exchange| exchange.values_sent(&plan.model, rank))
                 .map(|(forward, back)| forward + back)
                 .sum();
-            assert_eq!(own.traffic.sent_bytes, (values * 8 * 8) as u64, "rank {rank}");
+            assert_eq!(own.traffic.sent_bytes(), (values * 8 * 8) as u64, "rank {rank}");
             assert!(own.phases.total() > Duration::ZERO && own.loader_wait <= own.phases.total());
         }
     })

@@ -5,7 +5,7 @@ use mpt::comm::nccl::Nccl;
 use mpt::comm::nccl::communicator::UniqueId;
 use mpt::comm::nccl::gpu::Gpu;
 use mpt::comm::nccl::library;
-use mpt::comm::{Call, Collective, Form, Stage, Traffic};
+use mpt::comm::{Call, Collective, Form, Operation, Stage, Traffic, Volume};
 use mpt::error::Result;
 use mpt::launch::simulator::Simulator;
 use mpt::launch::threads;
@@ -107,11 +107,19 @@ fn each_operation_gives_what_its_name_says_in_each_type() {
             assert_eq!(spread, [2.0, 20.0]);
             assert_eq!(came, vec![before as f64; before + 1]);
             let width = kind.elt_size_in_bytes() as u64;
-            let alike = 2 * 2 + 2 * 2 + 2 + 2;
             let (to_all, from_root) = if rank == 2 { (2 * 2, 0) } else { (0, 2) };
-            let sent_bytes = width * (alike + to_all + rank as u64 + 1);
-            let received_bytes = width * (alike + from_root + before as u64 + 1);
-            assert_eq!(traffic, Traffic { sent_bytes, received_bytes }, "rank {rank}");
+            let mut expected = Traffic::default();
+            for (operation, sent, received) in [
+                (Operation::AllGather, 2 * 2, 2 * 2),
+                (Operation::AllReduce, 2 * 2, 2 * 2),
+                (Operation::ReduceScatter, 2, 2),
+                (Operation::AllToAll, 2, 2),
+                (Operation::Broadcast, to_all, from_root),
+                (Operation::SendReceive, rank as u64 + 1, before as u64 + 1),
+            ] {
+                expected.count(operation, Volume { sent_bytes: width * sent, received_bytes: width * received });
+            }
+            assert_eq!(traffic, expected, "rank {rank}");
         }
     }
 }

@@ -20,7 +20,7 @@ use self::buffers::{ALIGNMENT, Buffer, Pool};
 use self::communicator::{Communicator, Half, Move, UniqueId, kind};
 use self::gpu::{Gpu, size_of};
 use super::call::{Operation, Signature};
-use super::{Arrived, Call, Collective, Form, Request, Ticket, Traffic};
+use super::{Arrived, Call, Collective, Form, Request, Ticket, Traffic, Volume};
 use crate::error::{Error, Result};
 use crate::torch::channels_last;
 use cudarc::driver::CudaEvent;
@@ -157,13 +157,12 @@ impl Nccl {
         let travelled = if bytes > 0 { Some(self.travel(operation)) } else { None };
         let travelled = travelled.transpose().map_err(|error| self.in_call(&signature, kept.len() * bytes, error))?;
         let to_all = ((size - 1) * bytes) as u64;
-        let (sent, received) = match signature.operation {
+        let (sent_bytes, received_bytes) = match signature.operation {
             Operation::Broadcast if root == self.rank => (to_all, 0),
             Operation::Broadcast => (0, bytes as u64),
             _ => (to_all, to_all),
         };
-        self.traffic.sent_bytes += sent;
-        self.traffic.received_bytes += received;
+        self.traffic.count(signature.operation, Volume { sent_bytes, received_bytes });
         let result = Outcome::Alike { form, count: results };
         Ok(Started { signature, kept, travelled, buffers: vec![from, to], result })
     }
@@ -183,12 +182,12 @@ impl Nccl {
         let aligned = |bytes: usize| bytes.next_multiple_of(ALIGNMENT);
         let from = self.buffers.take(kept.iter().map(|tensor| aligned(size_of(tensor))).sum())?;
         let to = self.buffers.take(forms.iter().flatten().map(|form| aligned(form.bytes())).sum())?;
-        let (mut halves, mut at) = ([Vec::new(), Vec::new()], 0);
+        let (mut halves, mut at, mut volume) = ([Vec::new(), Vec::new()], 0, Volume::default());
         let peers = sends.iter().enumerate().filter(|(_, send)| send.is_some()).map(|(peer, _)| peer);
         for (peer, tensor) in peers.zip(kept.iter()) {
             let bytes = size_of(tensor);
             self.gpu.copy_in(tensor, &from, at)?;
-            self.traffic.sent_bytes += bytes as u64;
+            volume.sent_bytes += bytes as u64;
             if bytes > 0 {
                 let (place, kind) = (from.place(at, bytes)?, kind(tensor.kind())?);
                 halves[0].push(Half { place, count: tensor.numel(), kind, peer });
@@ -203,7 +202,7 @@ impl Nccl {
                 continue;
             };
             let bytes = form.bytes();
-            self.traffic.received_bytes += bytes as u64;
+            volume.received_bytes += bytes as u64;
             if bytes > 0 {
                 let (place, kind) = (to.place(at, bytes)?, kind(form.kind)?);
                 halves[1].push(Half { place, count: form.count(), kind, peer });
@@ -211,6 +210,7 @@ impl Nccl {
             placed.push(Some((at, form)));
             at += aligned(bytes);
         }
+        self.traffic.count(signature.operation, volume);
         let [sends, receives] = halves;
         let anything = !(sends.is_empty() && receives.is_empty());
         let travelled = anything.then(|| self.travel(|communicator| communicator.send_receive(&sends, &receives)));

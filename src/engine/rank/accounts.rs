@@ -16,9 +16,7 @@ impl Rank {
     pub fn lap(&mut self) -> (Phases, Traffic) {
         let mut traffic = Traffic::default();
         for group in [&mut self.groups.model, &mut self.groups.data] {
-            let part = group.take_traffic();
-            traffic.sent_bytes += part.sent_bytes;
-            traffic.received_bytes += part.received_bytes;
+            traffic += group.take_traffic();
         }
         (self.watch.lap(), traffic)
     }
