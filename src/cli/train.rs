@@ -1,5 +1,6 @@
 //! `mpt train`.
 
+use super::listeners::Listeners;
 use super::options::{Devices, What, Where, set};
 use super::place::Place;
 use super::resume::Resume;
@@ -8,21 +9,19 @@ use crate::engine::saving::Saving;
 use crate::engine::session::{Job, run};
 use crate::engine::worker::Assignment;
 use crate::error::Result;
-use crate::events::{Event, StopReason, Summary};
+use crate::events::{StopReason, Summary};
 use crate::launch::control::Control;
 use crate::launch::{environment, supervisor};
 use crate::model::shipped;
 use crate::plan::{Mesh, Plan};
 use crate::recipe::duration::show_bytes;
 use crate::recipe::{Layered, Precision, Recipe, native_bf16};
-use crate::report::progress::{Progress, not_saved};
 use crate::report::run_log::{RunLog, runs_of};
 use crate::report::table::commas;
 use crate::report::{console, plan_table, results};
 use clap::Args;
 use std::env;
 use std::ffi::OsString;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -135,17 +134,8 @@ impl Train {
         job.assignment.control.catch_signals()?;
         let what = description(&recipe, &job.assignment.plan);
         let ranks = place.ranks(job.assignment.plan.mesh, recipe.parallel.timeout)?;
-        let mut progress = Progress::new(begin, !self.quiet && std::io::stderr().is_terminal());
-        let summary = run(job, ranks, &mut |event: &Event| {
-            match event {
-                _ if !self.quiet => progress.event(event),
-                Event::NotSaved { step, problem } => console::say(&not_saved(*step, problem)),
-                _ => {}
-            }
-            if let Some(log) = &mut log {
-                log.event(event);
-            }
-        })?;
+        let mut listeners = Listeners::new(begin, self.quiet, log);
+        let summary = run(job, ranks, &mut |event| listeners.hear(event))?;
         if let Some(bytes) = environment::most_memory().filter(|_| !self.quiet) {
             console::say(&format!("memory: {} at most", show_bytes(bytes)));
         }

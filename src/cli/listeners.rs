@@ -1,0 +1,35 @@
+//! Who hears what happens in a run: progress for people and the record of the run. The loop knows none of them.
+
+use crate::events::Event;
+use crate::report::console;
+use crate::report::progress::{Progress, not_saved};
+use crate::report::run_log::RunLog;
+use std::io::IsTerminal;
+use std::time::Instant;
+
+/// All who listen to a run in this process.
+pub struct Listeners {
+    /// `None`: nothing is said but what has gone wrong.
+    progress: Option<Progress>,
+    log: Option<RunLog>,
+}
+
+impl Listeners {
+    /// The listeners of a run of a program that began at `begin`.
+    pub fn new(begin: Instant, quiet: bool, log: Option<RunLog>) -> Self {
+        let progress = (!quiet).then(|| Progress::new(begin, std::io::stderr().is_terminal()));
+        Self { progress, log }
+    }
+
+    /// Tells all of them what happened.
+    pub fn hear(&mut self, event: &Event) {
+        match (&mut self.progress, event) {
+            (Some(progress), _) => progress.event(event),
+            (None, Event::NotSaved { step, problem }) => console::say(&not_saved(*step, problem)),
+            _ => {}
+        }
+        if let Some(log) = &mut self.log {
+            log.event(event);
+        }
+    }
+}
