@@ -1,6 +1,7 @@
 //! The run that this process is a rank of, as the program that started it says in the environment: mpt's own supervisor
 //! or torchrun, which use the same names.
 
+use super::board::Board;
 use crate::error::{Error, Result};
 use crate::torch::store::Store;
 use std::env;
@@ -103,6 +104,14 @@ impl World {
         let value = find()?;
         self.store.set(&key, &value)?;
         Ok(value)
+    }
+
+    /// A connection of its own to the store of the run, which is waited for at most so long in each call.
+    ///
+    /// # Errors
+    /// The store does not answer within the limit.
+    pub fn board(&self, limit: Duration) -> Result<Board> {
+        Ok(Board::new(self.store.reopened(limit)?, self.prefix.clone()))
     }
 }
 

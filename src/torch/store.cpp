@@ -40,4 +40,14 @@ char *mpt_store_get(Store *store, const char *key, char **value, size_t *size) {
   });
 }
 
+// Adds to the number of a key, 0 where it has none; `sum` gets the result. No two ranks get the same from adding 1.
+char *mpt_store_add(Store *store, const char *key, int64_t amount, int64_t *sum) {
+  return guarded([&] { *sum = (*store)->add(key, amount); });
+}
+
+// Whether a key has been set, without waiting for it.
+char *mpt_store_contains(Store *store, const char *key, bool *found) {
+  return guarded([&] { *found = (*store)->check({std::string(key)}); });
+}
+
 } // extern "C"

@@ -26,6 +26,8 @@ unsafe extern "C" {
     fn mpt_store_close(store: *mut Opaque);
     fn mpt_store_set(store: *mut Opaque, key: *const c_char, value: *const u8, size: usize) -> *mut c_char;
     fn mpt_store_get(store: *mut Opaque, key: *const c_char, value: *mut *mut c_char, size: *mut usize) -> *mut c_char;
+    fn mpt_store_add(store: *mut Opaque, key: *const c_char, amount: i64, sum: *mut i64) -> *mut c_char;
+    fn mpt_store_contains(store: *mut Opaque, key: *const c_char, found: *mut bool) -> *mut c_char;
 }
 
 /// An open store.
@@ -107,6 +109,44 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Another connection to the same store, for a thread of its own: a call that waits lets no other in.
+    ///
+    /// # Errors
+    /// It does not answer within the limit, which also becomes that of its calls.
+    pub fn reopened(&self, limit: Duration) -> Result<Self> {
+        Self::join(&self.host, self.port, limit)
+    }
+
+    /// Adds to the number of a key, 0 before it was added to; gives the sum.
+    ///
+    /// # Errors
+    /// The store has gone.
+    pub fn add(&self, key: &str, amount: i64) -> Result<i64> {
+        let (name, mut sum) = (text(key)?, 0);
+        // SAFETY: the store is open, the key ended by a zero, and the place valid for writing.
+        let added = check(unsafe { mpt_store_add(self.store.as_ptr(), name.as_ptr(), amount, &mut sum) });
+        added.map_err(|error| {
+            error.within(format!("{key} was to be counted in the store at {}:{}", self.host, self.port))
+        })?;
+        Ok(sum)
+    }
+
+    /// Whether a key has been set.
+    ///
+    /// # Errors
+    /// The store has gone.
+    pub fn contains(&self, key: &str) -> Result<bool> {
+        let (name, mut found) = (text(key)?, false);
+        // SAFETY: the store is open, the key ended by a zero, and the place valid for writing.
+        let asked = check(unsafe { mpt_store_contains(self.store.as_ptr(), name.as_ptr(), &mut found) });
+        asked.map_err(|error| {
+            error.within(format!("{key} was looked for in the store at {}:{}", self.host, self.port))
+        })?;
+        Ok(found)
+    }
+}
+
 impl Drop for Store {
     fn drop(&mut self) {
         // SAFETY: the store came from `mpt_store_open` and is given back once.
@@ -133,6 +173,18 @@ mod tests {
         let value: Vec<u8> = (0..=255).collect();
         Store::join("127.0.0.1", port, LIMIT).unwrap().set("id", &value).unwrap();
         assert_eq!(waiting.join().unwrap(), value);
+    }
+
+    #[test]
+    fn one_who_waits_keeps_no_other_connection_from_counting_and_asking() {
+        let server = Store::serve("127.0.0.1", 0, LIMIT).unwrap();
+        let (waiting, asking) = (server.reopened(LIMIT).unwrap(), server.reopened(LIMIT).unwrap());
+        let waiting = thread::spawn(move || waiting.get("alarm").unwrap());
+        assert_eq!([1, 1, 5].map(|amount| asking.add("count", amount).unwrap()), [1, 2, 7]);
+        assert!(!asking.contains("alarm").unwrap());
+        server.set("alarm", b"rank 3").unwrap();
+        assert_eq!(waiting.join().unwrap(), b"rank 3");
+        assert!(asking.contains("alarm").unwrap());
     }
 
     #[test]
