@@ -25,7 +25,7 @@ impl Listeners {
     pub fn hear(&mut self, event: &Event) {
         match (&mut self.progress, event) {
             (Some(progress), _) => progress.event(event),
-            (None, Event::NotSaved { step, problem }) => console::say(&not_saved(*step, problem)),
+            (None, Event::NotSaved { step, problem }) => console::say(not_saved(*step, problem)),
             _ => {}
         }
         if let Some(log) = &mut self.log {

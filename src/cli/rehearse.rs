@@ -5,6 +5,7 @@ use super::train::Train;
 use crate::error::{Error, Result};
 use crate::launch::simulator::{Fault, Simulator};
 use crate::report::console;
+use crate::report::line::Line;
 use clap::Args;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,7 @@ impl Rehearse {
     /// # Errors
     /// The request cannot be carried out, a rank failed, or a rule of the driver or of NCCL was broken.
     pub fn run(self) -> Result<u8> {
+        self.train.begin_to_speak();
         let fault: Option<Fault> = self.fault.as_deref().map(str::parse).transpose()?;
         let count = self.train.recipe()?.layout()?.0.ranks();
         if let Some(Fault { rank, .. }) = fault.as_ref().filter(|fault| fault.rank >= count) {
@@ -37,9 +39,9 @@ impl Rehearse {
         let trace = self.trace.as_deref().map(made).transpose()?;
         let program = env::current_exe().map_err(|error| Error::failed(format!("where is this program? {error}")))?;
         let simulator = Simulator::beside(&program)?;
-        console::say(&format!(
-            "rehearsal: {count} simulated GPU(s); a simulator of documented rules, not a proof on GPUs"
-        ));
+        let message =
+            format!("rehearsal: {count} simulated GPU(s); a simulator of documented rules, not a proof on GPUs");
+        console::say(Line::new("rehearsal", message).with("devices", count));
         let arguments = arguments_of_train(env::args_os().skip(2));
         let environment = |rank: usize| {
             let mut environment = simulator.environment(count, rank, fault.as_ref());

@@ -104,7 +104,7 @@ impl Resume {
     /// A run from its newest checkpoint that is whole, with a word about those that are not.
     fn newest(run: PathBuf) -> Result<Self> {
         let checkpoint =
-            Checkpoints::of_run(&run).newest(&mut |damage| console::say(&format!("left out: {damage}")))?;
+            Checkpoints::of_run(&run).newest(&mut |damage| console::warn(format!("left out: {damage}")))?;
         Self::from(run, checkpoint)
     }
 

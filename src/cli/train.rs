@@ -16,6 +16,7 @@ use crate::model::shipped;
 use crate::plan::{Mesh, Plan};
 use crate::recipe::duration::show_bytes;
 use crate::recipe::{Layered, Precision, Recipe, native_bf16};
+use crate::report::line::{Format, Line};
 use crate::report::run_log::{RunLog, runs_of};
 use crate::report::table::commas;
 use crate::report::{console, plan_table, results};
@@ -70,6 +71,9 @@ pub struct Train {
     /// nothing that would change its numbers.
     #[arg(long, value_name = "auto|PATH")]
     resume: Option<String>,
+    /// How all that is said on stderr is written: for people, or as one JSON object a line
+    #[arg(long, value_enum, value_name = "text|json", env = "MPT_LOG_FORMAT", hide_env_values = true, default_value_t)]
+    log_format: Format,
     /// Say nothing but the result
     #[arg(long)]
     quiet: bool,
@@ -81,6 +85,7 @@ impl Train {
     /// # Errors
     /// The request cannot be carried out, or a rank failed.
     pub fn run(mut self) -> Result<u8> {
+        self.begin_to_speak();
         environment::suit_training();
         let begin = Instant::now();
         let place = Place::find(self.place.devices()?, || Ok(self.recipe()?.layout()?.0.ranks()))?;
@@ -90,6 +95,11 @@ impl Train {
         // The first rank speaks for all.
         self.quiet |= !place.speaks();
         self.train(begin, &place)
+    }
+
+    /// Has everything said as was asked for.
+    pub fn begin_to_speak(&self) {
+        console::set_format(self.log_format);
     }
 
     /// The settings of the run, as far as they are known before there are ranks.
@@ -127,9 +137,10 @@ impl Train {
         })?;
         job.saving = run_folder.as_deref().and_then(|folder| Saving::new(&recipe, folder));
         if !self.quiet {
-            console::say(&layered.to_toml());
+            let recipe = Line::new("recipe", "the effective recipe").with("recipe", layered.to_json());
+            console::say(recipe.shown_as(layered.to_toml()));
             announce(&job);
-            console::say("");
+            console::gap();
         }
         job.assignment.control.catch_signals()?;
         let what = description(&recipe, &job.assignment.plan);
@@ -137,7 +148,7 @@ impl Train {
         let mut listeners = Listeners::new(begin, self.quiet, log);
         let summary = run(job, ranks, &mut |event| listeners.hear(event))?;
         if let Some(bytes) = environment::most_memory().filter(|_| !self.quiet) {
-            console::say(&format!("memory: {} at most", show_bytes(bytes)));
+            console::say(Line::new("memory", format!("memory: {} at most", show_bytes(bytes))).with("bytes", bytes));
         }
         if place.speaks() {
             console::results(&results::lines(&summary, &what))?;
@@ -216,7 +227,8 @@ impl Train {
         if let (Some(run), Some(StopReason::Signal(_) | StopReason::Time), false) =
             (resumable, summary.stopped, self.quiet)
         {
-            console::say(&format!("go on with: mpt train --resume {}", console::quoted(run)));
+            let command = format!("mpt train --resume {}", console::quoted(run));
+            console::say(Line::new("go_on", format!("go on with: {command}")).with("command", command));
         }
         match (summary.stopped, resumable) {
             (Some(StopReason::Signal(_)), Some(_)) => RESUMABLE_EXIT,
@@ -247,7 +259,8 @@ impl Train {
                 Devices::Simulated => format!("simulated GPUs, computing on the CPU, {threads} thread(s) each"),
                 Devices::Cuda => "GPUs".to_owned(),
             };
-            console::say(&format!("devices: {devices} {on}; precision: {precision}"));
+            let line = Line::new("devices", format!("devices: {devices} {on}; precision: {precision}"));
+            console::say(line.with("devices", job.devices.clone()));
         }
         Ok(())
     }
@@ -266,13 +279,14 @@ impl Train {
                 let parent = parent.display();
                 begun
                     .map_err(|error| {
-                        console::say(&format!("this run is not recorded: {parent} cannot be written: {error}"))
+                        console::warn(format!("this run is not recorded: {parent} cannot be written: {error}"))
                     })
                     .ok()
             }
         };
         if let Some(log) = log.as_ref().filter(|_| !self.quiet) {
-            console::say(&format!("run directory: {}", log.folder().display()));
+            let folder = log.folder().display().to_string();
+            console::say(Line::new("run_directory", format!("run directory: {folder}")).with("folder", folder));
         }
         Ok(log)
     }
@@ -280,23 +294,33 @@ impl Train {
 
 fn announce(job: &Job) {
     let Assignment { plan, begin, total_steps, .. } = &job.assignment;
-    let Mesh { data, model } = plan.mesh;
-    console::say(&format!("plan: {}, {}, {data} data x {model} model", plan.model.name, plan.mode));
-    for line in plan_table::exchange_lines(plan) {
-        console::say(&format!("  {line}"));
-    }
-    if data > 1 {
-        console::say(&format!(
-            "  after backward: gradients summed over {data} ranks, each updating its shard of the weights"
-        ));
-    }
+    console::say(plan_line(plan));
     if let Some(checkpoint) = begin {
-        let (folder, step) = (checkpoint.folder.display(), commas(checkpoint.state.position.step));
-        console::say(&format!("resumed after step {step} of {}, from {folder}", commas(*total_steps)));
-        if checkpoint.state.position.step >= *total_steps {
+        let (folder, step) = (checkpoint.folder.display().to_string(), checkpoint.state.position.step);
+        let message = format!("resumed after step {} of {}, from {folder}", commas(step), commas(*total_steps));
+        console::say(Line::new("resumed", message).with("step", step).with("from", folder));
+        if step >= *total_steps {
             console::say("nothing is left to train; --epochs N or --steps N goes on longer");
         }
     }
+}
+
+fn plan_line(plan: &Plan) -> Line {
+    let Mesh { data, model } = plan.mesh;
+    let mut exchanges = plan_table::exchange_lines(plan);
+    if data > 1 {
+        exchanges.push(format!(
+            "after backward: gradients summed over {data} ranks, each updating its shard of the weights"
+        ));
+    }
+    let message = format!("plan: {}, {}, {data} data x {model} model", plan.model.name, plan.mode);
+    let text = exchanges.iter().fold(message.clone(), |text, exchange| text + "\n  " + exchange);
+    Line::new("plan", message)
+        .with("model", plan.model.name.as_str())
+        .with("mode", plan.mode.to_string())
+        .with("mesh", plan.mesh.to_string())
+        .with("exchanges", exchanges)
+        .shown_as(text)
 }
 
 fn description(recipe: &Recipe, plan: &Plan) -> String {

@@ -8,8 +8,8 @@ use std::ffi::OsString;
 
 /// What the names of all of mpt's variables begin with.
 const PREFIX: &str = "MPT_";
-/// Variables that the scripts read.
-const OF_SCRIPTS: [&str; 3] = ["MPT_FASHION_MNIST_MIRROR", "MPT_FLAVOUR", "MPT_PEERS_PYTHON"];
+/// Variables that the scripts read, and that say how a run is told of.
+const OF_OTHERS: [&str; 4] = ["MPT_FASHION_MNIST_MIRROR", "MPT_FLAVOUR", "MPT_LOG_FORMAT", "MPT_PEERS_PYTHON"];
 /// What the names of variables begin with that simulated devices read.
 const OF_SIMULATOR: &str = "MPT_SIMULATOR_";
 
@@ -24,7 +24,7 @@ impl Layered {
         let mut found = BTreeMap::new();
         for (name, value) in variables {
             let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
-            if OF_SCRIPTS.contains(&name) || name.starts_with(OF_SIMULATOR) {
+            if OF_OTHERS.contains(&name) || name.starts_with(OF_SIMULATOR) {
                 continue;
             }
             let Some(key) = keys.get(name) else {

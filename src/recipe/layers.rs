@@ -150,6 +150,11 @@ impl Layered {
     pub fn to_toml(&self) -> String {
         self.table.to_string()
     }
+
+    /// Every effective value, by section.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!(self.table)
+    }
 }
 
 /// Whether two values mean the same: 0 is 0.0.

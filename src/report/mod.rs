@@ -1,6 +1,7 @@
 //! What people read: progress, results and tables. Everything here listens to events or shows pure data.
 //!
 //! * [`console`] stdout and stderr
+//! * [`line`] what is said on stderr, for people or as JSON
 //! * [`progress`] the run as it goes, on stderr
 //! * [`results`] the lines at its end, on stdout
 //! * [`run_log`] the run directory
@@ -18,6 +19,7 @@ pub mod console;
 pub mod curves;
 pub mod curves_table;
 pub mod epochs;
+pub mod line;
 pub mod model_table;
 pub mod plan_table;
 pub mod plot;

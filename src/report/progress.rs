@@ -1,198 +1,250 @@
-//! The run as it goes, on stderr: a bar on a terminal, else a line now and then.
+//! The run as it goes, on stderr: bars on a terminal, else a line now and then.
 
+mod bars;
+mod devices;
+#[cfg(test)]
+mod example;
+mod pace;
+
+use super::line::{Format, Line};
 use super::table::commas;
 use super::{console, results};
 use crate::error::Error;
-use crate::events::{Epoch, Event, Started, Step, StopReason};
+use crate::events::{Epoch, Event, Saved, Started, Step, StopReason, Summary};
 use crate::recipe::duration::show;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use bars::Bars;
+use devices::Devices;
+use pace::{ESTIMATE_AFTER, Pace};
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// Steps that are timed before the time of the whole run is estimated. The first is left out: it warms up.
-const ESTIMATE_AFTER: u64 = 4;
 /// Time between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
-/// The cost of evaluating an example against training on it: a forward pass against a forward and a backward pass,
-/// of which the backward pass takes about two thirds.
-const EVALUATION_COST: f64 = 1.0 / 3.0;
 
-/// That a checkpoint could not be written, for people.
-pub fn not_saved(step: u64, problem: &Error) -> String {
-    format!("no checkpoint of step {}: {problem}; training goes on", commas(step))
+/// That a checkpoint could not be written.
+pub fn not_saved(step: u64, problem: &Error) -> Line {
+    let message = format!("no checkpoint of step {}: {problem}; training goes on", commas(step));
+    Line::warning(message).with("step", step)
 }
 
 /// Shows events.
 pub struct Progress {
     begin: Instant,
-    bar: Option<ProgressBar>,
-    started: Option<Started>,
-    last_line: Instant,
-    first_step_done: bool,
-    timed: Duration,
-    timed_steps: u64,
+    terminal: bool,
+    run: Option<Run>,
 }
 
 impl Progress {
-    /// Shows a run that began at `begin`, with a bar if `terminal`.
+    /// Shows a run that began at `begin`, with bars if `terminal`.
     pub fn new(begin: Instant, terminal: bool) -> Self {
-        let bar = terminal.then(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            let template = "{prefix} [{bar:24}] {pos}/{len}  {msg}";
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style.progress_chars("=> "));
-            }
-            bar
-        });
-        Self {
-            begin,
-            bar,
-            started: None,
-            last_line: Instant::now(),
-            first_step_done: false,
-            timed: Duration::ZERO,
-            timed_steps: 0,
-        }
+        Self { begin, terminal: terminal && console::format() == Format::Text, run: None }
     }
 
     /// Shows an event.
     pub fn event(&mut self, event: &Event) {
-        match event {
-            Event::Started(started) => self.started = Some(started.clone()),
-            Event::Step(step) => self.step(step),
-            Event::Evaluating { done, of } => self.evaluating(*done, *of),
-            Event::Saved(saved) => {
-                self.say(&format!("checkpoint: {} in {}", saved.folder.display(), show(saved.time)));
-            }
-            Event::NotSaved { step, problem } => self.say(&not_saved(*step, problem)),
-            Event::Epoch(epoch) => self.epoch(epoch),
-            Event::Finished(summary) => {
-                if let Some(bar) = self.bar.take() {
-                    bar.finish_and_clear();
-                }
-                match summary.stopped {
-                    Some(StopReason::Signal(_)) => {
-                        console::say(&format!("stopped by a signal after step {}", commas(summary.steps)))
-                    }
-                    Some(stopped) => console::say(&format!(
-                        "ended after step {}: {}",
-                        commas(summary.steps),
-                        results::reason(stopped)
-                    )),
-                    None => {}
+        match (event, &mut self.run) {
+            (Event::Started(started), _) => self.run = Some(Run::new(self.begin, self.terminal, started)),
+            (_, None) => {}
+            (Event::Step(step), Some(run)) => run.step(step),
+            (Event::Evaluating { done, of }, Some(run)) => run.evaluating(*done, *of),
+            (Event::Saved(saved), _) => console::say(saved_line(saved)),
+            (Event::NotSaved { step, problem }, _) => console::say(not_saved(*step, problem)),
+            (Event::Epoch(epoch), Some(run)) => run.epoch(epoch),
+            (Event::Finished(summary), _) => {
+                self.run = None;
+                if let Some(line) = finished(summary) {
+                    console::say(line);
                 }
             }
         }
     }
+}
 
-    fn say(&self, line: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| console::say(line)),
-            None => console::say(line),
+fn saved_line(saved: &Saved) -> Line {
+    let folder = saved.folder.display().to_string();
+    let line = Line::new("checkpoint", format!("checkpoint: {folder} in {}", show(saved.time)));
+    line.with("step", saved.step).with("folder", folder).with("seconds", saved.time.as_secs_f64())
+}
+
+/// The end of a run. People hear of it if it is early; the results say the rest.
+fn finished(summary: &Summary) -> Option<Line> {
+    let step = commas(summary.steps);
+    let message = match summary.stopped {
+        Some(StopReason::Signal(_)) => format!("stopped by a signal after step {step}"),
+        Some(stopped) => format!("ended after step {step}: {}", results::reason(stopped)),
+        None if console::format() == Format::Json => format!("ended after step {step}, the last"),
+        None => return None,
+    };
+    let line = Line::new("finished", message).with("step", summary.steps).with("examples", summary.examples);
+    Some(line.with("seconds", summary.whole_time.as_secs_f64()).with("resumable", summary.saved))
+}
+
+/// A run that has begun.
+struct Run {
+    begin: Instant,
+    started: Started,
+    bars: Option<Bars>,
+    last_line: Cell<Instant>,
+    first_step_done: bool,
+    pace: Pace,
+    devices: Devices,
+}
+
+impl Run {
+    fn new(begin: Instant, terminal: bool, started: &Started) -> Self {
+        if console::format() == Format::Json {
+            console::say(began(started));
+        }
+        Self {
+            begin,
+            bars: terminal.then(|| Bars::new(started.devices.len())),
+            last_line: Cell::new(Instant::now()),
+            first_step_done: false,
+            pace: Pace::new(begin, started.clone()),
+            devices: Devices::new(started.devices.clone()),
+            started: started.clone(),
         }
     }
 
     fn step(&mut self, step: &Step) {
-        let Some(started) = self.started.clone() else { return };
+        let Started { steps_done, total_steps, .. } = self.started;
+        self.pace.count(step);
+        self.devices.step(step);
         if !self.first_step_done {
             self.first_step_done = true;
-            self.say(&format!("first step after {}", show(self.begin.elapsed())));
-        } else {
-            self.timed += step.time;
-            self.timed_steps += 1;
+            let after = self.begin.elapsed();
+            let line = Line::new("first_step", format!("first step after {}", show(after)));
+            console::say(line.with("seconds", after.as_secs_f64()));
         }
-        if step.step == (started.steps_done + ESTIMATE_AFTER).min(started.total_steps) {
-            self.estimate(&started, step);
+        if step.step == (steps_done + ESTIMATE_AFTER).min(total_steps) {
+            console::say(self.estimate(step));
         }
-        let rate = step.outcome.examples as f64 / step.time.as_secs_f64().max(1e-9);
-        let in_epoch = (step.step - 1) % started.steps_per_epoch + 1;
-        let left = self.time_left(&started, step);
-        let message = format!(
-            "loss {:.3}, acc {:.3}, {rate:.1} examples/sec, {} left",
-            step.epoch_outcome.loss(),
-            step.epoch_outcome.accuracy(),
-            show(left)
-        );
-        match &self.bar {
-            Some(bar) => {
-                bar.set_length(started.steps_per_epoch);
-                bar.set_prefix(format!("epoch {}/{}", step.epoch, started.epochs));
-                bar.set_position(in_epoch);
-                bar.set_message(message);
+        let is_last = step.step == total_steps;
+        match &self.bars {
+            Some(bars) => {
+                let (prefix, in_epoch, steps) = self.place(step);
+                bars.show(prefix, in_epoch, steps, self.figures(step));
+                if bars.lines() > 0 {
+                    bars.show_devices(self.devices.lines(&self.devices.recent()));
+                }
             }
-            None if self.last_line.elapsed() >= LINE_EVERY || step.step == started.total_steps => {
-                self.last_line = Instant::now();
-                let (epoch, epochs, steps) = (step.epoch, started.epochs, started.steps_per_epoch);
-                console::say(&format!("epoch {epoch}/{epochs}, step {in_epoch}/{steps}: {message}"));
-            }
+            None if self.is_time_for_a_line() || is_last => console::say(self.line(step)),
             None => {}
         }
     }
 
-    /// What is left of the run, evaluations included, at the pace so far.
-    fn time_left(&self, started: &Started, step: &Step) -> Duration {
-        let per_step = match self.timed_steps {
-            0 => step.time,
-            steps => self.timed.div_f64(steps as f64),
-        };
-        let steps = started.total_steps.saturating_sub(step.step);
-        let evaluations = started.total_steps.div_ceil(started.steps_per_epoch) + 1 - step.epoch;
-        let per_example = per_step.as_secs_f64() / step.outcome.examples.max(1) as f64;
-        let evaluating = evaluations as f64 * started.test_examples as f64 * per_example * EVALUATION_COST;
-        let left = per_step.mul_f64(steps as f64) + Duration::from_secs_f64(evaluating);
-        let last = Duration::from_secs_f64(started.test_examples as f64 * per_example * EVALUATION_COST);
-        match started.max_time {
-            // When the time is up, the step at hand and one evaluation follow.
-            Some(limit) => left.min(limit.saturating_sub(self.begin.elapsed()) + per_step + last),
-            None => left,
+    /// Whether there has been no line for a while; one is said now, then.
+    fn is_time_for_a_line(&self) -> bool {
+        let due = self.last_line.get().elapsed() >= LINE_EVERY;
+        if due {
+            self.last_line.set(Instant::now());
         }
+        due
     }
 
-    fn estimate(&self, started: &Started, step: &Step) {
-        let whole = Started { max_time: None, ..started.clone() };
-        let left = self.time_left(&whole, step);
-        let pace = self.timed.div_f64(self.timed_steps.max(1) as f64);
-        let (steps, pace) = (commas(started.total_steps), show(pace));
-        let advice = match started.max_time {
+    /// The epoch for people, the number of a step in it, and how many it has.
+    fn place(&self, step: &Step) -> (String, u64, u64) {
+        let Started { steps_per_epoch, epochs, .. } = self.started;
+        (format!("epoch {}/{epochs}", step.epoch), (step.step - 1) % steps_per_epoch + 1, steps_per_epoch)
+    }
+
+    fn figures(&self, step: &Step) -> String {
+        let (loss, accuracy) = (step.epoch_outcome.loss(), step.epoch_outcome.accuracy());
+        let (rate, left) = (rate(step.outcome.examples, step.time), show(self.pace.left(step)));
+        format!("loss {loss:.3}, acc {accuracy:.3}, {rate:.1} examples/sec, {left} left")
+    }
+
+    fn line(&self, step: &Step) -> Line {
+        let (epoch, in_epoch, steps) = self.place(step);
+        let line = Line::new("step", format!("{epoch}, step {in_epoch}/{steps}: {}", self.figures(step)));
+        line.with("step", step.step)
+            .with("epoch", step.epoch)
+            .with("loss", step.epoch_outcome.loss())
+            .with("accuracy", step.epoch_outcome.accuracy())
+            .with("learning_rate", step.learning_rate)
+            .with("examples_per_second", rate(step.outcome.examples, step.time))
+            .with("seconds_left", self.pace.left(step).as_secs_f64())
+            .with("devices", self.devices.json(&self.devices.recent()))
+    }
+
+    fn estimate(&self, step: &Step) -> Line {
+        let (left, pace) = (self.pace.left_of_all(step), self.pace.of(step));
+        let advice = match self.started.max_time {
             Some(limit) if limit < self.begin.elapsed() + left => {
                 format!("; it will end after {}, as asked", show(limit))
             }
             _ if left > Duration::from_secs(300) => "; shorter: --max-time 5m, --epochs N, or --recipe quick".into(),
             _ => String::new(),
         };
-        self.say(&format!(
-            "estimate: {} more for all {steps} steps at {pace} a step, with evaluation{advice}",
-            show(left)
-        ));
+        let (steps, left_shown, pace_shown) = (commas(self.started.total_steps), show(left), show(pace));
+        let message = format!(
+            "estimate: {left_shown} more for all {steps} steps at {pace_shown} a step, with evaluation{advice}"
+        );
+        let line = Line::new("estimate", message).with("seconds_left", left.as_secs_f64());
+        line.with("seconds_per_step", pace.as_secs_f64()).with("steps", self.started.total_steps)
     }
 
-    fn evaluating(&mut self, done: u64, of: u64) {
-        match &self.bar {
-            Some(bar) => {
-                bar.set_length(of);
-                bar.set_position(done);
-                bar.set_message("evaluating");
-            }
-            None if self.last_line.elapsed() >= LINE_EVERY => {
-                self.last_line = Instant::now();
-                console::say(&format!("evaluating: {done}/{of} examples"));
+    fn evaluating(&self, done: u64, of: u64) {
+        match &self.bars {
+            Some(bars) => bars.show("evaluating".into(), done, of, "examples".into()),
+            None if self.is_time_for_a_line() => {
+                let line = Line::new("evaluating", format!("evaluating: {done}/{of} examples"));
+                console::say(line.with("done", done).with("of", of));
             }
             None => {}
         }
     }
 
     fn epoch(&mut self, epoch: &Epoch) {
-        let epochs = self.started.as_ref().map_or(0, |started| started.epochs);
-        let rate = epoch.train.examples as f64 / epoch.train_time.as_secs_f64().max(1e-9);
-        let part = match epoch.cut_short {
-            Some(_) => format!(" (its first {} examples)", commas(epoch.train.examples)),
-            None => String::new(),
-        };
-        let mut line = format!("epoch {}/{epochs}{part}: {}", epoch.epoch, results::line_of(epoch));
-        line += &format!(", {rate:.1} examples/sec, {}", show(epoch.train_time));
-        line += &format!(" + {} waiting for data", show(epoch.loader_wait));
-        if epoch.test.is_some() {
-            line += &format!(" + {} evaluation", show(epoch.test_time));
+        let works = self.devices.take_epoch();
+        console::say(epoch_line(epoch, self.started.epochs).with("devices", self.devices.json(&works)));
+        if self.bars.is_none() && self.devices.count() > 1 && console::format() == Format::Text {
+            for line in self.devices.lines(&works) {
+                console::say(&line);
+            }
         }
-        self.say(&line);
     }
+}
+
+fn rate(examples: u64, time: Duration) -> f64 {
+    examples as f64 / time.as_secs_f64().max(1e-9)
+}
+
+fn began(started: &Started) -> Line {
+    let (done, total) = (started.steps_done, started.total_steps);
+    let message = format!("training begins after step {} of {}", commas(done), commas(total));
+    Line::new("started", message)
+        .with("devices", started.devices.clone())
+        .with("steps_done", done)
+        .with("total_steps", total)
+        .with("steps_per_epoch", started.steps_per_epoch)
+        .with("epochs", started.epochs)
+        .with("train_examples", started.train_examples)
+        .with("test_examples", started.test_examples)
+        .with("max_seconds", started.max_time.map(|time| time.as_secs_f64()))
+}
+
+fn epoch_line(epoch: &Epoch, epochs: u64) -> Line {
+    let rate = rate(epoch.train.examples, epoch.train_time);
+    let part = match epoch.cut_short {
+        Some(_) => format!(" (its first {} examples)", commas(epoch.train.examples)),
+        None => String::new(),
+    };
+    let mut message = format!("epoch {}/{epochs}{part}: {}", epoch.epoch, results::line_of(epoch));
+    message += &format!(", {rate:.1} examples/sec, {}", show(epoch.train_time));
+    message += &format!(" + {} waiting for data", show(epoch.loader_wait));
+    if epoch.test.is_some() {
+        message += &format!(" + {} evaluation", show(epoch.test_time));
+    }
+    Line::new("epoch", message)
+        .with("epoch", epoch.epoch)
+        .with("train_loss", epoch.train.loss())
+        .with("train_accuracy", epoch.train.accuracy())
+        .with("test_loss", epoch.test.map(|test| test.loss()))
+        .with("test_accuracy", epoch.test.map(|test| test.accuracy()))
+        .with("examples", epoch.train.examples)
+        .with("examples_per_second", rate)
+        .with("train_seconds", epoch.train_time.as_secs_f64())
+        .with("loader_wait_seconds", epoch.loader_wait.as_secs_f64())
+        .with("test_seconds", epoch.test_time.as_secs_f64())
 }

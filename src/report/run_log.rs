@@ -114,7 +114,7 @@ impl RunLog {
         let Some(metrics) = &mut self.metrics else { return };
         // Flushed line by line: whoever follows the file sees each step, and a crash loses none.
         if let Err(error) = writeln!(metrics, "{line}").and_then(|()| metrics.flush()) {
-            console::say(&format!("the record in {} ends here: {error}; training goes on", self.folder.display()));
+            console::warn(format!("the record in {} ends here: {error}; training goes on", self.folder.display()));
             self.metrics = None;
         } else if matches!(event, Event::Epoch(_)) {
             self.draw();
@@ -124,7 +124,7 @@ impl RunLog {
     fn draw(&self) {
         let (record, picture) = (self.folder.join(METRICS), self.folder.join(CURVES));
         if let Err(error) = curves::draw(&record, &picture, &self.folder.to_string_lossy()) {
-            console::say(&format!("the curves are not drawn: {error}; training goes on"));
+            console::warn(format!("the curves are not drawn: {error}; training goes on"));
         }
     }
 

@@ -16,4 +16,5 @@ mod plans;
 mod rehearsal;
 mod resume;
 mod shipped;
+mod speech;
 mod transport;
