@@ -42,11 +42,16 @@ class Finding(NamedTuple):
 
 
 def settle(api: Api, jobs: Sequence[str], limit: float) -> None:
-    """Waits until there is something to look at of every job."""
+    """Waits until there is something to look at of every job: scraped, evaluated and saved."""
+    await_series(api, SETTLED, "job", jobs, limit)
+
+
+def await_series(api: Api, expr: str, label: str, values: Sequence[str], limit: float) -> None:
+    """Waits until a query has a series for each of these values of a label."""
     deadline = time.monotonic() + limit
-    while not set(jobs) <= {each["metric"]["job"] for each in api.query(SETTLED)}:
+    while missing := set(values) - {each["metric"].get(label) for each in api.query(expr)}:
         if time.monotonic() > deadline:
-            raise RefusedError(f"after {limit:.0f} s not every run has been scraped, evaluated and saved: {SETTLED}")
+            raise RefusedError(f"after {limit:.0f} s there is nothing of {', '.join(sorted(missing))}: {expr}")
         time.sleep(SCRAPE)
 
 

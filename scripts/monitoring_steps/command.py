@@ -18,8 +18,9 @@ from setup_steps.console import Console, SetupError
 from setup_steps.places import Places
 from setup_steps.pins import MB
 
-from . import check, dashboard, exposition, panels, prometheus, training
-from .processes import interruptible
+from . import check, dashboard, demonstration, exposition, panels, prometheus, training
+from .dashboard import dashboard_file, shipped
+from .processes import ended, interruptible
 from .prometheus import Api, Programs, RefusedError, Server
 
 USAGE = """\
@@ -39,15 +40,6 @@ PARSER = Library(
 )
 RUNS = {"mpt-model-parallel": "model-parallel", "mpt-data-parallel": "data-parallel"}
 SETTLE_SECONDS = 120
-
-
-def monitoring(root: Path) -> Path:
-    """The folder of all that is shipped."""
-    return root / "cluster" / "monitoring"
-
-
-def dashboard_file(root: Path) -> Path:
-    return monitoring(root) / "grafana" / "dashboards" / "mpt.json"
 
 
 def main(arguments: Sequence[str], root: Path) -> int:
@@ -76,20 +68,15 @@ def main(arguments: Sequence[str], root: Path) -> int:
             return ended(console, *sequence.explain(error, places))
 
 
-def ended(console: Console, sentence: str, code: int) -> int:
-    console.clear()
-    console.say(f"mpt: {sentence}")
-    return code
-
-
 def check_all(places: Places, console: Console, children: Children) -> int:
     """All of it; the last line counts."""
     programs = prometheus.programs(places, console, children)
     python = prepare(PARSER, places, console, children)
     sequence.set_up(places, False, console, children)
-    problems = files(monitoring(places.root) / "prometheus", programs)
+    problems = files(shipped(places.root) / "prometheus", programs)
     with tempfile.TemporaryDirectory(prefix="mpt-monitoring-") as scratch:
         problems += trained(places, programs, python, Path(scratch))
+        problems += demonstration.problems(places.root, programs, Path(scratch))
     print("\n".join(f"PROBLEM: {problem}" for problem in problems) or "no problem")
     return 1 if problems else 0
 
@@ -107,14 +94,13 @@ def files(folder: Path, programs: Programs) -> list[str]:
 
 def trained(places: Places, programs: Programs, python: Path, scratch: Path) -> list[str]:
     """What is wrong with the endpoints, the dashboard and the rules while trainings run."""
-    shipped = monitoring(places.root) / "prometheus"
     with contextlib.ExitStack() as stack:
         runs = [
             stack.enter_context(training.small(job, mode, places.program, scratch / job)) for job, mode in RUNS.items()
         ]
         since = time.time()
         addresses = {run.name: run.address for run in runs}
-        configuration = prometheus.configured(shipped, scratch / "configuration", addresses)
+        configuration = prometheus.configured(shipped(places.root) / "prometheus", scratch / "configuration", addresses)
         server = stack.enter_context(Server(programs, configuration, scratch / "data"))
         api = Api(server.url)
         check.settle(api, list(RUNS), SETTLE_SECONDS)

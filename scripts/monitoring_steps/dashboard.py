@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 
 Json = dict[str, Any]
@@ -58,6 +59,15 @@ class Row(NamedTuple):
 
     title: str
     panels: Sequence[Panel]
+
+
+def shipped(root: Path) -> Path:
+    """The folder of all that is shipped for Prometheus and Grafana."""
+    return root / "cluster" / "monitoring"
+
+
+def dashboard_file(root: Path) -> Path:
+    return shipped(root) / "grafana" / "dashboards" / "mpt.json"
 
 
 def text(rows: Sequence[Row]) -> str:

@@ -14,8 +14,8 @@ from setup_steps.console import Console, SetupError
 from setup_steps.places import Places
 
 from . import prometheus
-from .command import ended, monitoring
-from .processes import interruptible
+from .dashboard import dashboard_file, shipped
+from .processes import ended, interruptible
 from .prometheus import REMEDY, Programs, Server
 from .training import Run
 
@@ -67,10 +67,10 @@ def show(arguments: Sequence[str], programs: Programs, places: Places, scratch: 
     if not any(argument.startswith("--run-dir") for argument in arguments):
         arguments = [*arguments, f"--run-dir={scratch / 'run'}"]
     with Run("mpt train", places.program, arguments, Path.cwd()) as run:
-        shipped = monitoring(places.root) / "prometheus"
-        configuration = prometheus.configured(shipped, scratch / "configuration", {JOB: run.address})
+        folder = shipped(places.root)
+        configuration = prometheus.configured(folder / "prometheus", scratch / "configuration", {JOB: run.address})
         with Server(programs, configuration, scratch / "data") as server:
-            print(addresses(run.address, server.url, monitoring(places.root)), flush=True)
+            print(addresses(run.address, server, places.root), flush=True)
             told = False
             while server.running():
                 if not told and run.wait(LOOK_SECONDS):
@@ -83,17 +83,18 @@ def show(arguments: Sequence[str], programs: Programs, places: Places, scratch: 
             raise server.failure("ended")
 
 
-def addresses(run: str, server: str, folder: Path) -> str:
+def addresses(run: str, server: Server, root: Path) -> str:
     """Where to look."""
+    pages = server.pages()
     graph = urllib.parse.urlencode({"g0.expr": SHOWN, "g0.tab": 0, "g0.range_input": "5m"})
     return "\n".join(
         [
             f"live page of the run   http://{run}/",
             f"its metrics            http://{run}/metrics",
-            f"Prometheus             {server}/graph?{graph}",
-            f"its alerts             {server}/alerts",
-            f"Grafana's dashboard    {folder / 'grafana' / 'dashboards' / 'mpt.json'}",
-            f"                       (to import; {folder / 'README.md'} says how, its data source is {server})",
+            f"Prometheus             {pages}/graph?{graph}",
+            f"its alerts             {pages}/alerts",
+            f"Grafana's dashboard    {dashboard_file(root)}",
+            f"                       (to import; {shipped(root) / 'README.md'} says how, its data source is {server.url})",
             "Ctrl-C ends both",
         ]
     )

@@ -7,8 +7,8 @@ from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 
 Json = Mapping[str, Any]
 
-# What Grafana puts before these signs in a value that stands in a regular expression in a PromQL string.
-SPECIAL = re.compile(r"[$^*{}\[\]\\'+?.()|]")
+# What means something in a regular expression. (Backslashes are no part of addresses and names of devices.)
+SPECIAL = re.compile(r"[$^*{}\[\]+?.()|]")
 VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 LABEL_VALUES = re.compile(r"label_values\((?P<series>.+),\s*(?P<label>\w+)\)")
 

@@ -15,7 +15,7 @@ from typing import Deque, Iterator, Mapping, NoReturn, Sequence
 
 from gpu_steps.running import end
 from setup_steps.children import lines
-from setup_steps.console import SetupError
+from setup_steps.console import Console, SetupError
 
 KEPT = 30  # last lines, to say why a program ended
 
@@ -90,6 +90,13 @@ class Process:
                 self.last.append(line)
                 self.said.put(line)
         self.said.put(None)
+
+
+def ended(console: Console, sentence: str, code: int) -> int:
+    """Says how it all ended; gives the exit code."""
+    console.clear()
+    console.say(f"mpt: {sentence}")
+    return code
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from setup_steps.places import Places, locked, make_folder
 from .processes import Process
 
 REMEDY = "Debian: apt-get install prometheus"
+DEBIAN_PAGES = "/classic"
 START_SECONDS = 60
 ANSWER_SECONDS = 30
 # What the shipped configuration says, and what a look of seconds needs.
@@ -116,6 +117,15 @@ class Server(Process):
             self.end()
             raise
         self.url = f"http://{address}"
+
+
+    def pages(self) -> str:
+        """Where the pages for people are. Debian's has them in a place of their own, to which others do not lead."""
+        try:
+            with urllib.request.urlopen(f"{self.url}{DEBIAN_PAGES}/graph", timeout=ANSWER_SECONDS):
+                return self.url + DEBIAN_PAGES
+        except urllib.error.HTTPError:
+            return self.url
 
 
 class RefusedError(Exception):

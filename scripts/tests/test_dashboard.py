@@ -8,7 +8,7 @@ import unittest
 from typing import Any, Callable
 
 from monitoring_steps import dashboard, lint, panels
-from monitoring_steps.command import dashboard_file
+from monitoring_steps.dashboard import dashboard_file
 from monitoring_steps.grafana import Choice, asked, choices, chosen, filled, rate_interval
 from monitoring_steps.promql import Matcher, QueryError, selectors
 

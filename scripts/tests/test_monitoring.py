@@ -15,6 +15,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from urllib.parse import urlsplit
 
 from monitoring_steps import check, command, exposition, processes, prometheus
 from monitoring_steps.command import PARSER
@@ -26,7 +27,7 @@ from setup_steps.console import Console, SetupError
 from setup_steps.places import Places
 
 from .exporter import families
-from .support import SCRIPTS, RepositoryTest, ScratchTest
+from .support import SCRIPTS, RepositoryTest, ScratchTest, Server
 from .test_dashboard import shipped
 from .test_scripts import gone
 
@@ -213,7 +214,7 @@ class CheckTest(ScratchTest):
         with mock.patch.object(check, "SCRAPE", 0.01):
             check.settle(self.api, JOBS, 5)
             self.api.series.pop()
-            with self.assertRaisesRegex(RefusedError, "after 0 s not every run"):
+            with self.assertRaisesRegex(RefusedError, "after 0 s there is nothing of mpt-b"):
                 check.settle(self.api, JOBS, 0.05)
 
     def test_the_table_tells_values_by_what_differs_and_problems_with_their_query(self) -> None:
@@ -406,7 +407,7 @@ class DemoTest(RepositoryTest):
     PROMETHEUS = """#!/bin/sh
 echo "$*" >> "$CALLS.prometheus"
 echo $$ > "$CALLS.pid"
-echo 'level=info msg="Listening on" address=127.0.0.1:9'
+echo "level=info msg=\\"Listening on\\" address=$LISTENS"
 if [ -n "$BROKEN" ]; then echo "no memory"; exit 1; fi
 echo 'msg="Server is ready to receive web requests."'
 sleep 60 & wait
@@ -419,8 +420,21 @@ sleep 60 & wait
         self.tool("cargo", f"#!/bin/sh\nmkdir -p target/release && cp {exporter} target/release/mpt\n")
         self.tool("prometheus", self.PROMETHEUS)
         self.tool("promtool", "#!/bin/sh\n")
+        self.pages = Server()
+        self.enter(self.pages.running())
+        self.environment["LISTENS"] = urlsplit(self.pages.url).netloc
         self.environment["TMPDIR"] = str(self.scratch / "tmp")
         (self.scratch / "tmp").mkdir()
+
+    def test_the_pages_are_where_debian_has_them_or_where_all_others_do(self) -> None:
+        for files, place in (({}, ""), ({"classic/graph": b"<html>"}, "classic/")):
+            self.pages.files = files
+            process = self.demo()
+            shown = self.heard(process, "Prometheus").splitlines()[-1]
+            self.assertTrue(shown.split()[-1].startswith(f"{self.pages.url}{place}graph?g0.expr=sum+by"), shown)
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=30)
+            self.assertEqual(process.returncode, 128 + signal.SIGTERM)
 
     def demo(self, **environment: str) -> subprocess.Popen:
         command = [sys.executable, self.root / "scripts" / "demo-monitoring", "--set", "data.source=synthetic"]
@@ -436,14 +450,9 @@ sleep 60 & wait
 
     def test_it_says_where_to_look_and_ends_with_ctrl_c(self) -> None:
         process = self.demo()
-        assert process.stdout is not None
-        said = [process.stdout.readline()]
-        while "Ctrl-C" not in said[-1]:
-            self.assertTrue(said[-1])
-            said.append(process.stdout.readline())
-        run = said[0].split()[-1]
-        self.assertRegex("".join(said), r"(?m)^Prometheus +http://127\.0\.0\.1:9/graph\?g0\.expr=sum\+by")
-        self.assertIn(str(self.root / "cluster/monitoring/grafana/dashboards/mpt.json"), "".join(said))
+        said = self.heard(process, "Ctrl-C ends both")
+        run = said.splitlines()[0].split()[-1]
+        self.assertIn(str(self.root / "cluster/monitoring/grafana/dashboards/mpt.json"), said)
         with urllib.request.urlopen(f"{run}metrics", timeout=10) as answer:
             self.assertIn("mpt_build_info", answer.read().decode())
         configuration = re.search(r"--config.file=(\S+)", self.calls.with_name("calls.prometheus").read_text())
@@ -464,6 +473,37 @@ sleep 60 & wait
         self.assertIn("mpt: Prometheus ended, exit code 1; its last lines:", last)
         self.assertIn("no memory", last)
         self.nothing_is_left()
+
+    def test_a_prometheus_that_dies_later_ends_the_demo_too(self) -> None:
+        process = self.demo()
+        self.heard(process, "Ctrl-C ends both")
+        os.kill(int(self.calls.with_name("calls.pid").read_text()), signal.SIGKILL)
+        _, last = process.communicate(timeout=30)
+        self.assertEqual(process.returncode, 1)
+        self.assertIn("mpt: Prometheus ended; its last lines:", last)
+        self.nothing_is_left()
+
+    def test_a_training_that_ends_is_quoted_and_prometheus_stays(self) -> None:
+        ends = "#!/bin/sh\\necho at http://127.0.0.1:9/\\necho loss 0.3\\n"
+        program = "target/release/mpt"
+        self.tool("cargo", f"#!/bin/sh\nmkdir -p target/release; printf '{ends}' > {program}; chmod +x {program}\n")
+        process = self.demo()
+        said = self.heard(process, "Ctrl-C ends Prometheus")
+        self.assertIn("the training has ended:\nat http://127.0.0.1:9/\nloss 0.3\n", said)
+        self.assertTrue(Path("/proc", self.calls.with_name("calls.pid").read_text().strip()).exists())
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+        self.assertEqual(process.returncode, 0)
+        self.nothing_is_left()
+
+    def heard(self, process: subprocess.Popen, last: str) -> str:
+        """What the demo prints up to a line that begins like this."""
+        assert process.stdout is not None
+        said = [process.stdout.readline()]
+        while not said[-1].startswith(last):
+            self.assertTrue(said[-1], said)
+            said.append(process.stdout.readline())
+        return "".join(said)
 
     def test_without_prometheus_it_says_how_to_get_it(self) -> None:
         result = subprocess.run(
