@@ -31,6 +31,7 @@ pub mod events;
 pub mod keys;
 pub mod launch;
 pub mod layers;
+pub mod metrics;
 pub mod model;
 pub mod optim;
 pub mod plan;

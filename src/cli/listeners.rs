@@ -1,5 +1,6 @@
-//! Who hears what happens in a run: progress for people and the record of the run. The loop knows none of them.
+//! Who hears what happens in a run: progress for people, the record of the run, metrics. The loop knows none of them.
 
+use super::endpoint::Endpoint;
 use crate::events::Event;
 use crate::report::console;
 use crate::report::progress::{Progress, not_saved};
@@ -12,13 +13,14 @@ pub struct Listeners {
     /// `None`: nothing is said but what has gone wrong.
     progress: Option<Progress>,
     log: Option<RunLog>,
+    endpoint: Option<Endpoint>,
 }
 
 impl Listeners {
     /// The listeners of a run of a program that began at `begin`.
-    pub fn new(begin: Instant, quiet: bool, log: Option<RunLog>) -> Self {
+    pub fn new(begin: Instant, quiet: bool, log: Option<RunLog>, endpoint: Option<Endpoint>) -> Self {
         let progress = (!quiet).then(|| Progress::new(begin, std::io::stderr().is_terminal()));
-        Self { progress, log }
+        Self { progress, log, endpoint }
     }
 
     /// Tells all of them what happened.
@@ -30,6 +32,9 @@ impl Listeners {
         }
         if let Some(log) = &mut self.log {
             log.event(event);
+        }
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.hear(event);
         }
     }
 }

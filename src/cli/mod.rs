@@ -2,6 +2,7 @@
 //! once, and then runs.
 
 mod bench;
+mod endpoint;
 mod listeners;
 mod options;
 mod place;

@@ -12,6 +12,7 @@ use crate::launch::world::World;
 use crate::plan::Mesh;
 use crate::recipe::{Layered, Precision, Recipe};
 use std::ffi::OsStr;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -59,6 +60,18 @@ impl Place {
     /// Whether this process speaks for the run.
     pub fn speaks(&self) -> bool {
         !matches!(self, Self::Rank(_, world) if world.rank != 0)
+    }
+
+    /// Whether this process serves metrics for its host: the first of the host's ranks, or what starts them.
+    pub fn serves(&self) -> bool {
+        !matches!(self, Self::Rank(_, world) if world.local_rank != 0)
+    }
+
+    /// The ranks of this host, of so many in all.
+    pub fn host_ranks(&self, ranks: usize) -> Range<usize> {
+        let Self::Rank(_, world) = self else { return 0..ranks };
+        let first = world.rank - world.local_rank;
+        first..first + world.local_size
     }
 
     /// The kind of devices.

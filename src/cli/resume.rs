@@ -14,8 +14,17 @@ const AUTO: &str = "auto";
 
 /// What a resumed run may have otherwise: keys, or sections that end in a dot. How the work is split and how long it
 /// goes on leave the numbers of a step as they are; a data set may have moved.
-const MAY_CHANGE: [&str; 8] =
-    ["name", "about", "data.dir", "train.epochs", "train.steps", "train.max_time", "parallel.", "checkpoint."];
+const MAY_CHANGE: [&str; 9] = [
+    "name",
+    "about",
+    "data.dir",
+    "train.epochs",
+    "train.steps",
+    "train.max_time",
+    "parallel.",
+    "checkpoint.",
+    "metrics.",
+];
 
 /// A run that goes on.
 pub struct Resume {

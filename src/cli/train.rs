@@ -1,5 +1,6 @@
 //! `mpt train`.
 
+use super::endpoint::{self, Endpoint};
 use super::listeners::Listeners;
 use super::options::{Devices, What, Where, set};
 use super::place::Place;
@@ -12,6 +13,7 @@ use crate::error::Result;
 use crate::events::{StopReason, Summary};
 use crate::launch::control::Control;
 use crate::launch::{environment, supervisor};
+use crate::metrics::server::Port;
 use crate::model::shipped;
 use crate::plan::{Mesh, Plan};
 use crate::recipe::duration::show_bytes;
@@ -74,6 +76,9 @@ pub struct Train {
     /// How all that is said on stderr is written: for people, or as one JSON object a line
     #[arg(long, value_enum, value_name = "text|json", env = "MPT_LOG_FORMAT", hide_env_values = true, default_value_t)]
     log_format: Format,
+    /// Serve Prometheus metrics at /metrics and a live page at /; a port alone is for this machine, 0 for any free one
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics_addr: Option<String>,
     /// Say nothing but the result
     #[arg(long)]
     quiet: bool,
@@ -125,11 +130,14 @@ impl Train {
         arguments: Vec<OsString>,
         environment: &dyn Fn(usize) -> Vec<(String, OsString)>,
     ) -> Result<u8> {
+        // Rank 0 takes the port; that it cannot is told before there are ranks.
+        self.recipe()?.metrics.addr.as_ref().map(Port::take).transpose()?;
         supervisor::supervise(&supervisor::Ranks { count, arguments, environment })
     }
 
     fn train(self, begin: Instant, place: &Place) -> Result<u8> {
         let Prepared { layered, recipe, resume, mut job } = self.prepare(begin, place)?;
+        let port = endpoint::port(&recipe, place)?;
         let mut log = None;
         let run_folder = place.share("run folder", || {
             log = self.run_log(&recipe, &layered.to_toml(), &job, resume.as_ref())?;
@@ -145,7 +153,8 @@ impl Train {
         job.assignment.control.catch_signals()?;
         let what = description(&recipe, &job.assignment.plan);
         let ranks = place.ranks(job.assignment.plan.mesh, recipe.parallel.timeout)?;
-        let mut listeners = Listeners::new(begin, self.quiet, log);
+        let endpoint = port.map(|port| Endpoint::open(port, &recipe, &job, place, self.quiet)).transpose()?;
+        let mut listeners = Listeners::new(begin, self.quiet, log, endpoint);
         let summary = run(job, ranks, &mut |event| listeners.hear(event))?;
         if let Some(bytes) = environment::most_memory().filter(|_| !self.quiet) {
             console::say(Line::new("memory", format!("memory: {} at most", show_bytes(bytes))).with("bytes", bytes));
@@ -190,6 +199,7 @@ impl Train {
         set(layered, "--max-time", "train.max_time", self.max_time.as_ref())?;
         set(layered, "--learning-rate", "optimizer.learning_rate", self.learning_rate)?;
         set(layered, "--data-dir", "data.dir", self.data_dir.as_ref())?;
+        set(layered, "--metrics-addr", "metrics.addr", self.metrics_addr.as_ref())?;
         self.what.assign(layered)
     }
 

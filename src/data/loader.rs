@@ -2,6 +2,7 @@
 
 use super::augment::Augmentation;
 use super::batch::{Batch, MaskSpec};
+use super::counts::Counts;
 use super::source::Source;
 use crate::error::{Error, Result};
 use crate::model::ranges::share;
@@ -49,6 +50,8 @@ pub struct LoaderOptions {
     pub skip_batches: u64,
     /// How many batches may wait for each rank.
     pub prefetch: usize,
+    /// Where it counts what it makes.
+    pub counts: Arc<Counts>,
 }
 
 impl Default for LoaderOptions {
@@ -66,6 +69,7 @@ impl Default for LoaderOptions {
             augmentation: Augmentation::default(),
             skip_batches: 0,
             prefetch: 4,
+            counts: Arc::default(),
         }
     }
 }
@@ -198,6 +202,7 @@ impl<'a> Epoch<'a> {
         let mut labels = Vec::with_capacity(positions.len());
         for (image, &index) in pixels.chunks_exact_mut(size).zip(&global[positions.clone()]) {
             let read = source.read(index as usize, image);
+            options.counts.count(read.is_ok());
             labels.push(read.map_err(|error| error.within(format!("example {index} of the data set")))?);
             options.augmentation.apply(options.seed, self.epoch, u64::from(index), shape, image);
         }

@@ -13,6 +13,7 @@
 
 pub mod augment;
 pub mod batch;
+pub mod counts;
 pub mod idx;
 pub mod idx_file;
 pub mod limited;
@@ -22,6 +23,7 @@ pub mod synthetic;
 
 pub use augment::Augmentation;
 pub use batch::{Batch, Mask, MaskSpec};
+pub use counts::Counts;
 pub use idx::IdxDataset;
 pub use limited::Limited;
 pub use loader::{Delivery, LoaderOptions, Order, start};

@@ -79,6 +79,7 @@ impl Job {
             augmentation: Augmentation { flip: recipe.data.flip, crop: recipe.data.crop },
             devices,
             max_time: recipe.train.max_time,
+            loaded: Arc::default(),
             saving: None,
         })
     }

@@ -7,7 +7,7 @@ use super::saving::Saving;
 use super::worker::{Assignment, Batches, Order, Report, Seat, work};
 use crate::checkpoint::Position;
 use crate::comm::Groups;
-use crate::data::{Augmentation, LoaderOptions, MaskSpec, Order as DataOrder, Source, start};
+use crate::data::{Augmentation, Counts, LoaderOptions, MaskSpec, Order as DataOrder, Source, start};
 use crate::error::{Error, Result};
 use crate::events::{Epoch, Event, Saved, Started, Step, StopReason, Summary};
 use crate::launch::threads::{self, Crew};
@@ -37,6 +37,8 @@ pub struct Job {
     pub devices: Vec<String>,
     /// The time after which the run ends, to be told at the start.
     pub max_time: Option<Duration>,
+    /// Where the loaders of this process count what they make.
+    pub loaded: Arc<Counts>,
     /// Where and when checkpoints are written; `None`: there are none.
     pub saving: Option<Saving>,
 }
@@ -337,6 +339,7 @@ impl Session<'_> {
             data_ranks: plan.mesh.data,
             replicas: plan.mesh.model,
             only: self.only,
+            counts: Arc::clone(&self.job.loaded),
             ..LoaderOptions::default()
         }
     }

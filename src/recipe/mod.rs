@@ -8,7 +8,9 @@
 //! * [`layers`] laying one source of settings over another
 //! * [`environment`] the layer that `MPT_*` variables make
 //! * [`duration`] spans of time as people write them
+//! * [`address`] addresses to listen on, as people write them
 
+pub mod address;
 pub mod duration;
 pub mod environment;
 pub mod layers;

@@ -1,10 +1,10 @@
 //! How settings are read from a complete table of them, and what each may be.
 
-use super::duration;
 use super::settings::{
-    CheckpointSettings, DataSettings, ModelSettings, OptimizerSettings, ParallelSettings, Recipe, SourceKind,
-    TrainSettings,
+    CheckpointSettings, DataSettings, MetricsSettings, ModelSettings, OptimizerSettings, ParallelSettings, Recipe,
+    SourceKind, TrainSettings,
 };
+use super::{address, duration};
 use crate::error::{Error, Result};
 use crate::keys::{Keys, one_of, suggestion};
 use crate::model::parse::{Edits, activation};
@@ -35,6 +35,7 @@ impl Recipe {
             schedule: section(&mut keys, "schedule", origin, read_schedule)?,
             parallel: section(&mut keys, "parallel", origin, read_parallel)?,
             checkpoint: section(&mut keys, "checkpoint", origin, read_checkpoint)?,
+            metrics: section(&mut keys, "metrics", origin, read_metrics)?,
         };
         keys.finish()?;
         let safe = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -179,6 +180,15 @@ fn read_checkpoint(keys: &mut Keys) -> Result<CheckpointSettings> {
         every_steps: keys.required("every_steps")?,
         keep: keys.required("keep")?,
     })
+}
+
+fn read_metrics(keys: &mut Keys) -> Result<MetricsSettings> {
+    let text: String = keys.required("addr")?;
+    let addr = match text.as_str() {
+        "" => None,
+        text => Some(address::parse(text).map_err(|error| error.within(keys.context()))?),
+    };
+    Ok(MetricsSettings { addr })
 }
 
 fn between_one_and(keys: &mut Keys, key: &'static str, most: usize) -> Result<usize> {

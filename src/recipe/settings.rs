@@ -1,6 +1,7 @@
 //! The settings of a run. Every one has a default and stands in the effective recipe that is printed and saved; the
 //! file `shipped/defaults.toml` says what each means.
 
+use super::address::Address;
 use super::precision::Precision;
 use crate::error::{Error, Result};
 use crate::model::parse::Edits;
@@ -31,6 +32,8 @@ pub struct Recipe {
     pub parallel: ParallelSettings,
     /// When checkpoints are written.
     pub checkpoint: CheckpointSettings,
+    /// Who may watch the run.
+    pub metrics: MetricsSettings,
 }
 
 /// Which network.
@@ -130,6 +133,13 @@ pub struct CheckpointSettings {
     pub every_steps: u64,
     /// How many are kept, the newest; 0: none is written at all.
     pub keep: usize,
+}
+
+/// Who may watch the run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricsSettings {
+    /// Where metrics and the live page are served; `None`: nowhere.
+    pub addr: Option<Address>,
 }
 
 impl SourceKind {

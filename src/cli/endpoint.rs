@@ -1,0 +1,55 @@
+//! The metrics of a run and the port at which they are served. The port is taken before anything begins, so that one
+//! that is in use is told before there are ranks.
+
+use super::place::Place;
+use crate::engine::session::Job;
+use crate::error::Result;
+use crate::events::Event;
+use crate::metrics::server::{Port, Server};
+use crate::metrics::{Metrics, Watched};
+use crate::recipe::Recipe;
+use crate::report::console;
+use crate::report::line::Line;
+use std::sync::Arc;
+
+/// Metrics that are served.
+pub struct Endpoint {
+    metrics: Arc<Metrics>,
+    _server: Server,
+}
+
+/// Takes the port that a recipe asks for, if it asks for one and this process serves for its host.
+///
+/// # Errors
+/// The port cannot be had.
+pub fn port(recipe: &Recipe, place: &Place) -> Result<Option<Port>> {
+    let asked = recipe.metrics.addr.as_ref().filter(|_| place.serves());
+    asked.map(Port::take).transpose()
+}
+
+impl Endpoint {
+    /// Serves the metrics of a job at a port, and says where, unless told to be quiet about a port that was named.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub fn open(port: Port, recipe: &Recipe, job: &Job, place: &Place, quiet: bool) -> Result<Self> {
+        let metrics = Arc::new(Metrics::new(&Watched {
+            plan: Arc::clone(&job.assignment.plan),
+            devices: job.devices.clone(),
+            shown: place.host_ranks(job.devices.len()),
+            precision: recipe.train.precision.resolved().name(),
+            loader: Arc::clone(&job.loaded),
+        })?);
+        if !quiet || recipe.metrics.addr.as_ref().is_some_and(|asked| asked.port == 0) {
+            let url = format!("{port}/metrics");
+            console::say(Line::new("metrics", format!("metrics: {url}")).with("url", url));
+        }
+        let _server = Server::start(port, Arc::clone(&metrics))?;
+        Ok(Self { metrics, _server })
+    }
+
+    /// Takes note of what happened.
+    pub fn hear(&self, event: &Event) {
+        self.metrics.event(event);
+    }
+}

@@ -1,0 +1,130 @@
+//! The series of each device.
+
+use super::Watched;
+use super::series::Series;
+use crate::comm::Operation;
+use crate::engine::phases::Phase;
+use crate::error::Result;
+use crate::events::RankStep;
+use crate::plan::Plan;
+use prometheus::{Counter, Gauge, IntCounter};
+
+/// The time that is no phase: what travelled while the device computed.
+const OVERLAPPED: &str = "overlapped";
+
+/// The series of a device.
+pub struct DeviceSeries {
+    /// Its rank.
+    pub rank: usize,
+    examples: IntCounter,
+    examples_per_second: Gauge,
+    flops_per_second: Gauge,
+    /// What an example costs it: forward and backward.
+    flops_per_example: f64,
+    phases: [Counter; Phase::ALL.len()],
+    overlapped: Counter,
+    sent: [IntCounter; Operation::ALL.len()],
+    received: [IntCounter; Operation::ALL.len()],
+}
+
+/// A multiply-accumulate is two operations, and the backward pass does it twice: for the input's gradient and for the
+/// weight's.
+const OPERATIONS_PER_MAC: u64 = 2 * 3;
+
+fn flops_per_example(plan: &Plan, model_rank: usize) -> f64 {
+    let layers = 0..plan.model.layers.len();
+    (OPERATIONS_PER_MAC * layers.map(|layer| plan.multiply_accumulates(layer, model_rank)).sum::<u64>()) as f64
+}
+
+impl DeviceSeries {
+    /// The series of every device that is shown.
+    ///
+    /// # Errors
+    /// See [`Series::new`].
+    pub fn of_all(series: &Series, watched: &Watched) -> Result<Vec<Self>> {
+        let rank_info = series.gauges(
+            "rank_info",
+            "The rank of a device and its place along the data and the model axis.",
+            &["rank", "device", "data_rank", "model_rank"],
+        )?;
+        let examples = series.counters(
+            "examples_total",
+            "Examples that the device worked on in training; devices that hold channels of one example each count it.",
+            &["device"],
+        )?;
+        let rates = series.gauges(
+            "examples_per_second",
+            "Examples that the device works on in a second, on average over the last 30 s of training steps, \
+             evaluation and checkpoints left out; it falls when a step is overdue.",
+            &["device"],
+        )?;
+        let flops = series.gauges(
+            "model_flops_per_second",
+            "Floating-point operations a second at mpt_examples_per_second, as the plan counts them for the device's \
+             share of convolutions and linear layers, forward and backward.",
+            &["device"],
+        )?;
+        let memory = series.gauges(
+            "device_memory_bytes",
+            "Memory in use on the device; not a number where it cannot be told apart from that of other devices.",
+            &["device"],
+        )?;
+        let phases = series.times(
+            "phase_seconds_total",
+            "Time of training steps by what the device was doing. The phases add up to the steps, but for overlapped: \
+             what travelled while the device computed.",
+            &["device", "phase"],
+        )?;
+        let by_operation = ["device", "op"];
+        let sent =
+            series.counters("exchange_sent_bytes_total", "Bytes that other devices took from it.", &by_operation)?;
+        let received = series.counters(
+            "exchange_received_bytes_total",
+            "Bytes that it took from other devices.",
+            &by_operation,
+        )?;
+        let of = |rank: usize, device: &str| {
+            let (data_rank, model_rank) = (watched.plan.mesh.data_rank(rank), watched.plan.mesh.model_rank(rank));
+            let place = [rank, data_rank, model_rank].map(|number| number.to_string());
+            rank_info.with_label_values(&[place[0].as_str(), device, &place[1], &place[2]]).set(1.0);
+            let unknown = |gauge: Gauge| {
+                gauge.set(f64::NAN);
+                gauge
+            };
+            unknown(memory.with_label_values(&[device]));
+            Self {
+                rank,
+                examples: examples.with_label_values(&[device]),
+                examples_per_second: unknown(rates.with_label_values(&[device])),
+                flops_per_second: unknown(flops.with_label_values(&[device])),
+                flops_per_example: flops_per_example(&watched.plan, model_rank),
+                phases: Phase::ALL.map(|phase| phases.with_label_values(&[device, phase.name()])),
+                overlapped: phases.with_label_values(&[device, OVERLAPPED]),
+                sent: Operation::ALL.map(|operation| sent.with_label_values(&[device, operation.name()])),
+                received: Operation::ALL.map(|operation| received.with_label_values(&[device, operation.name()])),
+            }
+        };
+        let shown = watched.devices.iter().enumerate().filter(|(rank, _)| watched.shown.contains(rank));
+        Ok(shown.map(|(rank, device)| of(rank, device)).collect())
+    }
+
+    /// Counts a step.
+    pub fn count(&self, own: &RankStep) {
+        self.examples.inc_by(own.examples);
+        for (counter, phase) in self.phases.iter().zip(Phase::ALL) {
+            counter.inc_by(own.phases.get(phase).as_secs_f64());
+        }
+        self.overlapped.inc_by(own.overlapped.as_secs_f64());
+        for ((sent, received), operation) in self.sent.iter().zip(&self.received).zip(Operation::ALL) {
+            let volume = own.traffic.of(operation);
+            sent.inc_by(volume.sent_bytes);
+            received.inc_by(volume.received_bytes);
+        }
+    }
+
+    /// Shows its rate.
+    pub fn show(&self, examples_per_second: f64) {
+        self.examples_per_second.set(examples_per_second);
+        self.flops_per_second.set(examples_per_second * self.flops_per_example);
+    }
+}
