@@ -9,6 +9,8 @@ mod evaluation;
 mod gpu;
 mod gradients;
 mod laws;
+mod metrics;
+mod metrics_server;
 mod nccl_library;
 mod networks;
 mod parity;
