@@ -94,7 +94,7 @@ def addresses(run: str, server: Server, root: Path) -> str:
             f"Prometheus             {pages}/graph?{graph}",
             f"its alerts             {pages}/alerts",
             f"Grafana's dashboard    {dashboard_file(root)}",
-            f"                       to import: {shipped(root) / 'README.md'} says how; the data source is {server.url}",
+            f"                       {shipped(root) / 'README.md'} says how to import it; its data source is {server.url}",
             "Ctrl-C ends both",
         ]
     )

@@ -48,19 +48,21 @@ class Process:
     def __exit__(self, *_exception: object) -> None:
         self.end()
 
-    def wait_for(self, pattern: str, limit: float) -> re.Match[str]:
-        """Waits for a line that has this in it. A program that ends without, or says nothing of it, is a failure."""
+    def wait_for(self, pattern: str, limit: float, *others: str) -> re.Match[str]:
+        """Waits for a line that has this in it, and for one of each other pattern, in whatever order they come; gives
+        the first pattern's match. A program that ends without, or says nothing of it, is a failure."""
         deadline = time.monotonic() + limit
-        while True:
+        found: dict[str, re.Match[str]] = {}
+        wanted = (pattern, *others)
+        while missing := [each for each in wanted if each not in found]:
             try:
                 line = self.said.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
-                raise self.failure(f"has not said {pattern!r} after {limit:.0f} s") from None
+                raise self.failure(f"has not said {missing[0]!r} after {limit:.0f} s") from None
             if line is None:
                 raise self.failure(f"ended, exit code {self.process.wait()}")
-            match = re.search(pattern, line)
-            if match:
-                return match
+            found.update({each: match for each in missing if (match := re.search(each, line))})
+        return found[pattern]
 
     def failure(self, what: str) -> SetupError:
         """An error with the program's last lines."""

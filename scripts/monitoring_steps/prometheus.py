@@ -21,6 +21,7 @@ from .processes import Process
 REMEDY = "Debian: apt-get install prometheus"
 DEBIAN_PAGES = "/classic"
 START_SECONDS = 60
+LISTENS = r'Listening on"? address=(\S+)'
 ANSWER_SECONDS = 30
 # What the shipped configuration says, and what a look of seconds needs.
 INTERVALS = re.compile(r"^(\s*(?:scrape|evaluation)_interval:) \S+$", re.MULTILINE)
@@ -111,8 +112,8 @@ class Server(Process):
         ]
         super().__init__("Prometheus", command, configuration.parent, os.environ)
         try:
-            address = self.wait_for(r'"?Listening on"? address=(\S+)', START_SECONDS).group(1)
-            self.wait_for("ready to receive web requests", START_SECONDS)
+            # Two of its parts say these, each when it is so far.
+            address = self.wait_for(LISTENS, START_SECONDS, "ready to receive web requests").group(1)
         except BaseException:
             self.end()
             raise

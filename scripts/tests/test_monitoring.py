@@ -156,8 +156,12 @@ class CheckTest(ScratchTest):
         self.assertEqual(self.problems(), ["Epoch, all: no data"])
 
     def test_numbers_that_are_none_are_a_problem(self) -> None:
-        self.api.unlike["mpt_gradient_norm"] = [self.api.one("NaN", job=JOBS[0]), self.api.one("+Inf", job=JOBS[1])]
-        self.assertEqual(self.problems(), ["Norm of the gradient, all: no number, only NaN or infinity"])
+        nothing = [self.api.one("NaN", job=JOBS[0]), self.api.one("+Inf", job=JOBS[1])]
+        self.api.unlike["mpt_accuracy_ratio"] = nothing
+        self.assertEqual(self.problems(), ["Accuracy, all: no number, only NaN or infinity"])
+        # Of CPU devices the memory is not known.
+        self.api.unlike = {"mpt_device_memory_bytes": nothing}
+        self.assertEqual(self.problems(), [])
 
     def test_a_panel_that_shows_only_one_of_two_runs_is_a_problem(self) -> None:
         self.api.unlike["mpt_learning_rate"] = [self.api.one(job=JOBS[0]), self.api.one("NaN", job=JOBS[1])]
@@ -338,6 +342,14 @@ class ProcessTest(ScratchTest):
         process = self.start("print('at http://127.0.0.1:9/ now'); import time; time.sleep(60)")
         self.assertEqual(process.wait_for(r"http://(\S+)/", 30)[1], "127.0.0.1:9")
         self.assertTrue(process.running())
+
+    def test_two_parts_of_a_program_may_say_their_lines_in_either_order(self) -> None:
+        for said in ("print('at 1'); print('ready')", "print('ready'); print('at 1')"):
+            process = self.start(f"{said}; import time; time.sleep(60)")
+            self.assertEqual(process.wait_for(r"at (\d)", 30, "ready")[1], "1")
+        process = self.start("print('at 1'); import time; time.sleep(60)")
+        with self.assertRaisesRegex(SetupError, "it has not said 'ready' after 0 s"):
+            process.wait_for(r"at (\d)", 0.2, "ready")
 
     def test_a_program_that_ends_is_quoted_with_its_exit_code(self) -> None:
         process = self.start("print('address in use'); raise SystemExit(2)")
