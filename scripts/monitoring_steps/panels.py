@@ -362,10 +362,10 @@ MACHINE: Sequence[Panel] = (
         "Runs",
         "table",
         "none",
-        "What each instance trains: model, mode, mesh and precision, and which version of mpt does it.",
+        "What each instance trains: model, mode, mesh and precision, and which versions of mpt and libtorch do it.",
         [
             Query(
-                "mpt_run_info{RUN} * on (job, instance) group_left (version) mpt_build_info{RUN}",
+                "mpt_run_info{RUN} * on (job, instance) group_left (version, libtorch) mpt_build_info{RUN}",
                 "",
                 instant=True,
                 format="table",
