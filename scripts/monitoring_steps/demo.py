@@ -94,7 +94,8 @@ def addresses(run: str, server: Server, root: Path) -> str:
             f"Prometheus             {pages}/graph?{graph}",
             f"its alerts             {pages}/alerts",
             f"Grafana's dashboard    {dashboard_file(root)}",
-            f"                       {shipped(root) / 'README.md'} says how to import it; its data source is {server.url}",
+            f"how to import it       {shipped(root) / 'README.md'}",
+            f"its data source        {server.url}",
             "Ctrl-C ends both",
         ]
     )

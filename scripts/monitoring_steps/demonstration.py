@@ -23,7 +23,7 @@ def problems(root: Path, programs: Programs, scratch: Path) -> list[str]:
     path = f"{programs.prometheus.parent}{os.pathsep}{os.environ['PATH']}"
     command = [sys.executable, str(root / "scripts" / "demo-monitoring"), "--mode=model-parallel", *SMALL]
     with Process("the demo", command, scratch, {**os.environ, "PATH": path, "TMPDIR": str(temporary)}) as demo:
-        api = Api(demo.wait_for(r"data source is (http://\S+)", START_SECONDS).group(1))
+        api = Api(demo.wait_for(r"data source +(http://\S+)", START_SECONDS).group(1))
         check.await_series(api, SHOWN, "device", ["cpu:0", "cpu:1"], LIMIT_SECONDS)
         shown = check.summary(api.query(SHOWN))
         demo.process.send_signal(signal.SIGINT)
