@@ -107,9 +107,9 @@ def trained(places: Places, programs: Programs, python: Path, scratch: Path) -> 
         found = check.findings(json.loads(dashboard_file(places.root).read_text()), api, list(RUNS), since)
         problems = [f"{each.what}: {each.problem}" for each in found if each.problem]
         for run in runs:
-            text = exposition.scrape(run.address)
-            wrong = exposition.problems(text, programs.promtool, python, places.root / "scripts")
-            print(f"{run.name}: {len(text.splitlines())} lines of text, {len(wrong)} problems")
+            served = exposition.scrape(run.address)
+            wrong = exposition.problems(served, programs.promtool, python, places.root / "scripts")
+            print(f"{run.name}: {len(served.text.splitlines())} lines of text, {len(wrong)} problems")
             problems += [f"{run.name}: {problem}" for problem in wrong]
     print(check.table(found))
     print(f"{len(found)} queries, {len([each for each in found if each.problem])} with a problem")

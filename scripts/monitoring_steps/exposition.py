@@ -7,9 +7,10 @@ import os
 import subprocess
 import urllib.request
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Mapping, NamedTuple
 
 ANSWER_SECONDS = 30
+TEXT_FORMAT = "text/plain; version=0.0.4"
 # Every family, its type and the labels that are asked for, as Python's parser names them: a counter without its _total.
 FAMILIES: Mapping[str, tuple[str, frozenset[str]]] = {
     name: (kind, frozenset(labels.split()))
@@ -49,15 +50,24 @@ FAMILIES: Mapping[str, tuple[str, frozenset[str]]] = {
 }
 
 
-def scrape(address: str) -> str:
-    """What an endpoint serves."""
+class Served(NamedTuple):
+    """What an endpoint serves, and what it says that this is."""
+
+    kind: str
+    text: str
+
+
+def scrape(address: str) -> Served:
+    """Asks an endpoint, as Prometheus does."""
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=ANSWER_SECONDS) as answer:
-        return answer.read().decode()
+        return Served(answer.headers["Content-Type"], answer.read().decode())
 
 
-def problems(text: str, promtool: Path, python: Path, scripts: Path) -> list[str]:
+def problems(served: Served, promtool: Path, python: Path, scripts: Path) -> list[str]:
     """What is wrong with an exposition."""
-    found = []
+    found, text = [], served.text
+    if not served.kind.startswith(TEXT_FORMAT):
+        found.append(f"the Content-Type is {served.kind}, which Prometheus 3 does not take for {TEXT_FORMAT}")
     checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True)
     if checked.returncode != 0:
         found.append(f"promtool check metrics: {(checked.stdout + checked.stderr).strip()}")

@@ -1,4 +1,4 @@
-"""The programs that monitoring needs: where Prometheus comes from, how programs are started, heard and ended, the demo."""
+"""The programs of monitoring: where Prometheus comes from, how they are started, heard and ended, and the demo."""
 
 from __future__ import annotations
 
