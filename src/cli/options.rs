@@ -3,6 +3,7 @@
 use crate::comm::nccl::library;
 use crate::error::{Error, Result};
 use crate::recipe::Layered;
+use crate::recipe::settings::OwnHalf;
 use crate::torch::device::load_cuda;
 use clap::{Args, ValueEnum};
 use tch::Device;
@@ -87,6 +88,16 @@ impl Devices {
             Self::Cuda => format!("cuda:{rank}"),
             Self::Simulated => format!("sim:{rank}"),
         }
+    }
+
+    /// Lays over settings that leave it open whether layers compute with their own part while the others travel: on GPUs
+    /// they do.
+    ///
+    /// # Errors
+    /// The settings are not sound.
+    pub fn fit_own_half(self, layered: &mut Layered) -> Result<()> {
+        let open = self == Self::Cuda && layered.recipe()?.parallel.own_half == OwnHalf::Auto;
+        set(layered, "the GPU", "parallel.own_half", open.then_some(OwnHalf::On.name()))
     }
 }
 

@@ -102,6 +102,7 @@ impl Place {
             let precision = if Gpu::new(local)?.computes_bf16()? { Precision::Bf16 } else { Precision::Fp32 };
             set(layered, "the GPU", "train.precision", Some(precision.name()))?;
         }
+        self.devices().fit_own_half(layered)?;
         let Self::Rank(_, world) = self else { return Ok(()) };
         let asked = layered.recipe()?.parallel;
         if asked.devices == 0 && asked.mesh.is_none() {

@@ -12,8 +12,9 @@ use toml::Value;
 /// The value of `--resume` that stands for the newest run.
 const AUTO: &str = "auto";
 
-/// What a resumed run may have otherwise: keys, or sections that end in a dot. How the work is split and how long it
-/// goes on leave the numbers of a step as they are; a data set may have moved.
+/// What a resumed run may have otherwise: keys, or sections that end in a dot. How long it goes on leaves the numbers of a
+/// step as they are, and how the work is split does but for the order of sums: without a flag it stays as it was, to the
+/// last bit. A data set may have moved.
 const MAY_CHANGE: [&str; 9] = [
     "name",
     "about",
@@ -134,7 +135,7 @@ impl Resume {
             // The rest of how the run was laid out was not asked for, and may not go with what is.
             layered = self.saved.clone();
             let devices = if begun.mesh == asked.mesh { begun.devices } else { 0 };
-            for open in [&format!("devices={devices}"), "mode=auto", "mesh=auto", "threads=0"] {
+            for open in [&format!("devices={devices}"), "mode=auto", "mesh=auto", "threads=0", "own_half=auto"] {
                 layered.set(&format!("parallel.{open}"), "resumed")?;
             }
             lay(&mut layered)?;

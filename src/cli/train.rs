@@ -258,6 +258,7 @@ impl Train {
         set(layered, "resolved", "parallel.mode", Some(plan.mode))?;
         set(layered, "resolved", "parallel.mesh", Some(plan.mesh))?;
         set(layered, "resolved", "parallel.threads", Some(threads))?;
+        set(layered, "resolved", "parallel.own_half", Some(recipe.parallel.own_half.resolved().name()))?;
         if !self.quiet {
             let precision = match (recipe.train.precision, native_bf16()) {
                 (Precision::Auto, true) => "bf16, which this processor computes with natively".to_owned(),

@@ -58,6 +58,7 @@ impl Verify {
         if asked.train.precision == Precision::Auto {
             set(&mut layered, "verify", "train.precision", Some("fp64"))?;
         }
+        devices.fit_own_half(&mut layered)?;
         if !self.what.names_batch_size() {
             set(&mut layered, "verify", "train.batch_size", Some(8))?;
         }

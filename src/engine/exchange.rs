@@ -17,31 +17,43 @@ pub fn start(exchange: &Exchange, comm: &mut dyn Collective, call: &Call, own: &
     let request = match exchange.operation {
         Operation::AllReduce => Request::AllReduce(own.shallow_clone()),
         Operation::AllGather => Request::AllGather(own.shallow_clone()),
-        Operation::SendReceive => travel(exchange.transfers(), comm, &exchange.owned[comm.rank()], own)?,
+        Operation::SendReceive => {
+            let owned = &exchange.owned[comm.rank()];
+            let part = |_, channels: &Channels| select(own, &positions(owned, channels)?);
+            travel(exchange.transfers(), comm, own, part)?
+        }
     };
     comm.start(call, request)
 }
 
-/// The channels that this rank needs, `[N, needed, ...]`, when they have come.
+/// The channels that this rank needs, `[N, needed, ...]`, when they have come; of an exchange in parts those that each rank
+/// owns, `[N, owned, ...]`, in rank order.
 ///
 /// # Errors
 /// What the collective or libtorch reports.
-pub fn finish(exchange: &Exchange, comm: &mut dyn Collective, ticket: Ticket, own: &Tensor) -> Result<Tensor> {
+pub fn finish(exchange: &Exchange, comm: &mut dyn Collective, ticket: Ticket, own: &Tensor) -> Result<Vec<Tensor>> {
     let rank = comm.rank();
     let arrived = comm.finish(ticket)?;
-    match exchange.operation {
-        Operation::AllReduce => arrived.one(),
-        Operation::AllGather => Ok(Tensor::f_cat(&arrived.from_all()?, 1)?),
+    if exchange.in_parts {
+        let mut parts = arrived.by_rank();
+        parts[rank] = Some(own.shallow_clone());
+        let all: Option<Vec<Tensor>> = parts.into_iter().collect();
+        return all.ok_or_else(|| Error::failed("a rank sent no part of an exchange in parts"));
+    }
+    let whole = match exchange.operation {
+        Operation::AllReduce => arrived.one()?,
+        Operation::AllGather => Tensor::f_cat(&arrived.from_all()?, 1)?,
         Operation::SendReceive => {
             let mut pieces = vec![(exchange.owned[rank].clone(), own.shallow_clone())];
             pieces.extend(pieces_of(exchange.transfers(), rank, arrived)?);
-            assemble(&pieces, &exchange.needed[rank])
+            assemble(&pieces, &exchange.needed[rank])?
         }
-    }
+    };
+    Ok(vec![whole])
 }
 
-/// Starts to bring gradients back: `gradient` is that of the channels that this rank needed, `[N, needed, ...]`. Gives
-/// nothing to finish where nothing travels.
+/// Starts to bring gradients back: `gradient` has that of each tensor that [`finish`] gave. Gives nothing to finish where
+/// nothing travels.
 ///
 /// # Errors
 /// What the collective or libtorch reports.
@@ -49,16 +61,19 @@ pub fn start_back(
     exchange: &Exchange,
     comm: &mut dyn Collective,
     call: &Call,
-    gradient: &Tensor,
+    gradient: &[Tensor],
 ) -> Result<Option<Ticket>> {
-    let needed = &exchange.needed[comm.rank()];
+    let rank = comm.rank();
     let request = match (exchange.adjoint, exchange.operation) {
         (Adjoint::Identity | Adjoint::Slice, _) => return Ok(None),
         (Adjoint::Sum, Operation::AllGather) => {
-            let parts = exchange.owned.iter().map(|owned| select(gradient, &positions(needed, owned)?));
+            let parts = (0..comm.size()).map(|owner| gradient_for(exchange, rank, owner, gradient));
             Request::ReduceScatter(parts.collect::<Result<Vec<_>>>()?)
         }
-        (Adjoint::Sum, _) => travel(exchange.adjoint_transfers(), comm, needed, gradient)?,
+        (Adjoint::Sum, _) => {
+            let part = |owner, _: &Channels| gradient_for(exchange, rank, owner, gradient);
+            travel(exchange.adjoint_transfers(), comm, &gradient[0], part)?
+        }
     };
     comm.start(call, request).map(Some)
 }
@@ -71,47 +86,60 @@ pub fn finish_back(
     exchange: &Exchange,
     comm: &mut dyn Collective,
     ticket: Option<Ticket>,
-    gradient: &Tensor,
+    gradient: &[Tensor],
 ) -> Result<Tensor> {
     let rank = comm.rank();
-    let (owned, needed) = (&exchange.owned[rank], &exchange.needed[rank]);
+    let owned = &exchange.owned[rank];
+    let own = || gradient_for(exchange, rank, rank, gradient);
     let arrived = ticket.map(|ticket| comm.finish(ticket)).transpose()?;
     match (exchange.adjoint, exchange.operation, arrived) {
         (Adjoint::Sum, Operation::AllGather, Some(arrived)) => arrived.one(),
         (Adjoint::Sum, _, Some(arrived)) => {
             let mut pieces = pieces_of(exchange.adjoint_transfers(), rank, arrived)?;
-            let kept = owned.intersection(needed);
-            let own = select(gradient, &positions(needed, &kept)?)?;
             // The owner sums in rank order, its own piece at its own place.
             let place_of_own = exchange.needed[..rank].iter().filter(|other| !owned.intersection(other).is_empty());
-            pieces.insert(place_of_own.count(), (kept, own));
-            let mut shape = gradient.size();
+            pieces.insert(place_of_own.count(), (owned.intersection(&exchange.needed[rank]), own()?));
+            let Form { mut shape, kind, device } = Form::of(&gradient[0]);
             shape[1] = owned.len() as i64;
-            let sum = gradient.f_new_zeros(shape, (gradient.kind(), gradient.device()))?;
+            let sum = gradient[0].f_new_zeros(shape, (kind, device))?;
             for (channels, piece) in &pieces {
                 place(&sum, &positions(owned, channels)?, piece)?;
             }
             Ok(sum)
         }
-        (Adjoint::Slice, ..) => select(gradient, &positions(needed, owned)?),
-        _ => Ok(gradient.shallow_clone()),
+        (Adjoint::Slice, ..) => own(),
+        _ => Ok(gradient[0].shallow_clone()),
     }
+}
+
+/// Of the gradient of what `rank` needed, the part of the channels that `owner` owns.
+fn gradient_for(exchange: &Exchange, rank: usize, owner: usize, gradient: &[Tensor]) -> Result<Tensor> {
+    if exchange.in_parts {
+        return Ok(gradient[owner].shallow_clone());
+    }
+    let needed = &exchange.needed[rank];
+    select(&gradient[0], &positions(needed, &needed.intersection(&exchange.owned[owner]))?)
 }
 
 fn positions(of: &Channels, part: &Channels) -> Result<Channels> {
     of.positions(part).ok_or_else(|| Error::failed(format!("the plan looks for channels {part} among {of}")))
 }
 
-/// One group of sends and receives, from a tensor that holds the channels `held`.
-fn travel(transfers: Vec<Transfer>, comm: &dyn Collective, held: &Channels, tensor: &Tensor) -> Result<Request> {
+/// One group of sends and receives: `part` gives what goes to a rank, all of it like `like` but for the number of channels.
+fn travel(
+    transfers: Vec<Transfer>,
+    comm: &dyn Collective,
+    like: &Tensor,
+    part: impl Fn(usize, &Channels) -> Result<Tensor>,
+) -> Result<Request> {
     let rank = comm.rank();
     let mut sends: Vec<Option<Tensor>> = (0..comm.size()).map(|_| None).collect();
     let mut receives: Vec<Option<Form>> = vec![None; comm.size()];
     for Transfer { from, to, channels } in transfers {
         if from == rank {
-            sends[to] = Some(select(tensor, &positions(held, &channels)?)?);
+            sends[to] = Some(part(to, &channels)?);
         } else if to == rank {
-            let mut form = Form::of(tensor);
+            let mut form = Form::of(like);
             form.shape[1] = channels.len() as i64;
             receives[from] = Some(form);
         }

@@ -9,7 +9,8 @@ use tch::Tensor;
 /// Gradients on their way back: those that have reached an activation, and those that wait for an exchange.
 pub struct Gradients {
     activations: Vec<Option<Tensor>>,
-    exchanged: Vec<Option<Tensor>>,
+    /// Of each exchange, the gradients of the tensors that it brought.
+    exchanged: Vec<Option<Vec<Tensor>>>,
     /// The exchanges that have begun to bring their gradient home, with what there is to wait for.
     started: Vec<Option<Option<Ticket>>>,
 }
@@ -17,10 +18,8 @@ pub struct Gradients {
 impl Gradients {
     /// None yet.
     pub fn new(plan: &Plan) -> Self {
-        let none = |count| (0..count).map(|_| None).collect();
         let exchanges = plan.exchanges.len();
-        let started = (0..exchanges).map(|_| None).collect();
-        Self { activations: none(plan.placements.len()), exchanged: none(exchanges), started }
+        Self { activations: none(plan.placements.len()), exchanged: none(exchanges), started: none(exchanges) }
     }
 
     /// Hands the gradients of a layer's inputs to where the inputs came from.
@@ -28,22 +27,26 @@ impl Gradients {
     /// # Errors
     /// What libtorch reports.
     pub fn deliver(&mut self, plan: &Plan, layer: LayerId, gradients: Vec<Option<Tensor>>) -> Result<()> {
-        let inputs = plan.model.layers[layer].inputs.iter().zip(&plan.layers[layer].sources);
-        for ((&input, source), gradient) in inputs.zip(gradients) {
-            let Some(gradient) = gradient else { continue };
+        let mut gradients = gradients.into_iter();
+        for (&input, source) in plan.model.layers[layer].inputs.iter().zip(&plan.layers[layer].sources) {
             match source {
-                Read::Held => add(&mut self.activations[input], gradient)?,
-                &Read::Exchanged(id) => add(&mut self.exchanged[id], gradient)?,
+                &Read::Exchanged(id) => {
+                    let of_input: Option<Vec<Tensor>> = gradients.by_ref().take(plan.exchanges[id].tensors()).collect();
+                    of_input.map_or(Ok(()), |of_input| add_each(&mut self.exchanged[id], of_input))?;
+                }
+                Read::Held => {
+                    gradients.next().flatten().map_or(Ok(()), |one| add(&mut self.activations[input], one))?;
+                }
                 // Only what lies before all weights is read in part without an exchange, and needs no gradient.
-                Read::Part(_) => {}
+                Read::Part(_) => drop(gradients.next()),
             }
         }
         Ok(())
     }
 
-    /// The gradient that waits to go home through an exchange.
-    pub fn exchanged(&self, id: ExchangeId) -> Option<Tensor> {
-        self.exchanged[id].as_ref().map(Tensor::shallow_clone)
+    /// The gradients that wait to go home through an exchange, of the tensors that it brought.
+    pub fn exchanged(&self, id: ExchangeId) -> Option<Vec<Tensor>> {
+        self.exchanged[id].as_ref().map(|gradients| gradients.iter().map(Tensor::shallow_clone).collect())
     }
 
     /// Notes that the gradient of an exchange is on its way home, and what there is to wait for.
@@ -57,9 +60,9 @@ impl Gradients {
         &mut self,
         plan: &Plan,
         activation: ActivationId,
-    ) -> Vec<(ExchangeId, Tensor, Option<Option<Ticket>>)> {
+    ) -> Vec<(ExchangeId, Vec<Tensor>, Option<Option<Ticket>>)> {
         let ids = (0..plan.exchanges.len()).rev().filter(|&id| plan.exchanges[id].source == activation);
-        ids.filter_map(|id| self.exchanged[id].take().map(|gradient| (id, gradient, self.started[id].take()))).collect()
+        ids.filter_map(|id| self.exchanged[id].take().map(|found| (id, found, self.started[id].take()))).collect()
     }
 
     /// Adds what came home through an exchange.
@@ -77,6 +80,20 @@ impl Gradients {
     pub fn take(&mut self, activation: ActivationId) -> Result<Tensor> {
         self.activations[activation].take().ok_or_else(|| Error::failed("no gradient reached a layer that needs one"))
     }
+}
+
+fn none<T>(count: usize) -> Vec<Option<T>> {
+    (0..count).map(|_| None).collect()
+}
+
+fn add_each(sums: &mut Option<Vec<Tensor>>, gradients: Vec<Tensor>) -> Result<()> {
+    let mut all: Vec<_> = match sums.take() {
+        Some(before) => before.into_iter().map(Some).collect(),
+        None => none(gradients.len()),
+    };
+    all.iter_mut().zip(gradients).try_for_each(|(sum, gradient)| add(sum, gradient))?;
+    *sums = all.into_iter().collect();
+    Ok(())
 }
 
 /// Adds without writing to either tensor: other ranks may be reading them.

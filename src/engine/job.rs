@@ -10,7 +10,7 @@ use crate::model::rewrite::relu_after_pool;
 use crate::model::{Shape, shipped};
 use crate::plan::{Plan, plan};
 use crate::recipe::Recipe;
-use crate::recipe::settings::{DataSettings, SourceKind};
+use crate::recipe::settings::{DataSettings, OwnHalf, SourceKind};
 use std::env;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -85,14 +85,16 @@ impl Job {
     }
 }
 
-/// The plan that a recipe asks for, of its model with the layers in the cheapest order.
+/// The plan that a recipe asks for, of its model with the layers in the cheapest order. What the recipe leaves open is
+/// decided as for CPU devices.
 ///
 /// # Errors
 /// Its model cannot be read, or cannot be laid out over its devices.
 pub fn plan_of(recipe: &Recipe) -> Result<Plan> {
     let model = relu_after_pool(&shipped::load(&recipe.model.name, &recipe.model.edits)?);
     let (mesh, mode) = recipe.layout()?;
-    plan(&model, mesh, mode)
+    let plan = plan(&model, mesh, mode)?;
+    Ok(if recipe.parallel.own_half.resolved() == OwnHalf::On { plan.own_part_first() } else { plan })
 }
 
 /// What each rank needs of a recipe, on CPU devices.

@@ -20,7 +20,7 @@ use super::table;
 use crate::checkpoint::Checkpoint;
 use crate::comm::{Call, Groups, Stage, Ticket};
 use crate::error::{Error, Result};
-use crate::layers::{Context, Layer, Loss, Outcome};
+use crate::layers::{Context, Layer, Loss, Outcome, select};
 use crate::model::{ActivationId, LayerId};
 use crate::optim::Sgd;
 use crate::plan::{ExchangeId, Placement, Plan, Read};
@@ -198,7 +198,7 @@ impl Rank {
         self.watch.enter(Phase::Forward);
         let last = plan.model.layers.len() - 1;
         for layer in 0..last {
-            let inputs = self.inputs(layer, &activations, &mut brought)?;
+            let inputs = self.inputs(layer, &activations, &mut brought, &context)?;
             let begin = Instant::now();
             let output = self.layers[layer].forward(&inputs, &context).map_err(|error| self.in_layer(layer, error))?;
             self.profile.forward(layer, begin);
@@ -215,32 +215,47 @@ impl Rank {
                 brought[exchange] = Brought::Nothing;
             }
         }
-        let logits = self.inputs(last, &activations, &mut brought)?;
+        let logits = self.inputs(last, &activations, &mut brought, &context)?;
         let begin = Instant::now();
         let outcome = self.loss.forward(&logits[0], &batch.labels, training);
         self.profile.forward(last, begin);
         outcome.map_err(|error| self.in_layer(last, error))
     }
 
-    /// What a layer reads, brought by exchanges where it takes them.
+    /// What a layer reads, brought by exchanges where it takes them. A layer that reads in parts computes with the own one
+    /// before the others are waited for.
     fn inputs(
         &mut self,
         layer: LayerId,
         activations: &[Option<Tensor>],
         brought: &mut [Brought],
+        context: &Context,
     ) -> Result<Vec<Tensor>> {
         let plan = Arc::clone(&self.plan);
         let mut inputs = Vec::with_capacity(2);
         for (source, &input) in plan.layers[layer].sources.iter().zip(&plan.model.layers[layer].inputs) {
             let held =
                 || activations[input].as_ref().ok_or_else(|| Error::failed("an activation was released too early"));
-            inputs.push(match source {
-                Read::Held => held()?.shallow_clone(),
-                Read::Part(parts) => crate::layers::select(held()?, &parts[self.groups.model.rank()])?,
-                &Read::Exchanged(id) => self.brought(id, held()?, &mut brought[id])?,
-            });
+            match source {
+                Read::Held => inputs.push(held()?.shallow_clone()),
+                Read::Part(parts) => inputs.push(select(held()?, &parts[self.groups.model.rank()])?),
+                &Read::Exchanged(id) => {
+                    self.have_started(id, held()?, &mut brought[id])?;
+                    if plan.exchanges[id].in_parts {
+                        self.begin(layer, held()?, context)?;
+                    }
+                    inputs.extend(self.brought(id, held()?, &mut brought[id])?);
+                }
+            }
         }
         Ok(inputs)
+    }
+
+    fn begin(&mut self, layer: LayerId, own: &Tensor, context: &Context) -> Result<()> {
+        let begin = Instant::now();
+        self.layers[layer].begin(own, context).map_err(|error| self.in_layer(layer, error))?;
+        self.profile.forward(layer, begin);
+        Ok(())
     }
 
     fn backward(&mut self, batch: &DeviceBatch) -> Result<()> {

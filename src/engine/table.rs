@@ -2,12 +2,12 @@
 
 use crate::error::{Error, Result};
 use crate::layers::{
-    Add, AveragePool, Concat, Conv, ConvCall, Dropout, Flatten, Layer, Linear, MaxPool, Parameters, Pointwise,
+    Add, AveragePool, Concat, Conv, ConvCall, Dropout, Flatten, Layer, Linear, MaxPool, Parameters, Parts, Pointwise,
     PointwiseKind,
 };
 use crate::model::reads::conv_segments;
-use crate::model::{Kind, LayerId, kind};
-use crate::plan::{Plan, Weights};
+use crate::model::{Channels, Kind, LayerId, kind};
+use crate::plan::{Plan, Read, Weights};
 
 /// The share of a layer that a model rank computes; `None` for the loss, which is no layer like the others.
 ///
@@ -25,12 +25,28 @@ pub fn layer(
     Ok(Some(match &plan.model.layers[layer].kind {
         Kind::Conv(settings) => {
             let parameters = parameters.ok_or_else(weights)?;
-            Box::new(conv(plan, layer, model_rank, settings, parameters, wants_input_gradient)?)
+            let outputs = plan.layers[layer].outputs[model_rank].len();
+            let of_part = |parameters, input: usize| {
+                let call = ConvCall { groups: 1, input: 0..input, output: 0..outputs };
+                Box::new(conv(settings, vec![call], parameters, wants_input_gradient)) as Box<dyn Layer>
+            };
+            match parts(plan, layer) {
+                Some(owned) => Box::new(in_parts(owned, model_rank, &parameters, of_part)?),
+                None => {
+                    let calls = conv_calls(plan, layer, model_rank, settings)?;
+                    Box::new(conv(settings, calls, parameters, wants_input_gradient))
+                }
+            }
         }
         Kind::Linear(_) => {
-            let adds_bias = plan.layers[layer].weights != Weights::InputSplit || model_rank == 0;
             let parameters = parameters.ok_or_else(weights)?;
-            Box::new(Linear { parameters, adds_bias, wants_input_gradient, saved: None })
+            let adds_bias = plan.layers[layer].weights != Weights::InputSplit || model_rank == 0;
+            let linear =
+                |parameters| Box::new(Linear { parameters, adds_bias, wants_input_gradient, saved: None }) as Box<_>;
+            match parts(plan, layer) {
+                Some(owned) => Box::new(in_parts(owned, model_rank, &parameters, |columns, _| linear(columns))?),
+                None => linear(parameters),
+            }
         }
         Kind::Relu => pointwise(PointwiseKind::Relu),
         Kind::Sigmoid => pointwise(PointwiseKind::Sigmoid),
@@ -48,18 +64,40 @@ pub fn layer(
     }))
 }
 
-fn conv(
-    plan: &Plan,
-    layer: LayerId,
-    model_rank: usize,
-    settings: &kind::Conv,
-    parameters: Parameters,
-    wants_input_gradient: bool,
-) -> Result<Conv> {
+/// The channels that each rank owns of what a layer reads, if they come to it in parts.
+fn parts(plan: &Plan, layer: LayerId) -> Option<&[Channels]> {
+    plan.layers[layer].sources.iter().find_map(|source| match source {
+        &Read::Exchanged(id) if plan.exchanges[id].in_parts => Some(&plan.exchanges[id].owned[..]),
+        _ => None,
+    })
+}
+
+/// A dense layer as the sum of one for each part of its input; `of_part` makes one from its columns of the weights and the
+/// number of channels that it reads.
+fn in_parts(
+    owned: &[Channels],
+    own: usize,
+    parameters: &Parameters,
+    of_part: impl Fn(Parameters, usize) -> Box<dyn Layer>,
+) -> Result<Parts> {
+    let layer = |(part, channels): (usize, &Channels)| -> Result<Box<dyn Layer>> {
+        let columns = channels.ranges().next().unwrap_or_default();
+        Ok(of_part(parameters.columns(&columns, part == own)?, columns.len()))
+    };
+    Ok(Parts { layers: owned.iter().enumerate().map(layer).collect::<Result<_>>()?, own, begun: None })
+}
+
+fn conv(settings: &kind::Conv, calls: Vec<ConvCall>, parameters: Parameters, wants_input_gradient: bool) -> Conv {
+    let (stride, padding) = (settings.window.stride as i64, settings.window.padding as i64);
+    Conv { calls, parameters, stride, padding, wants_input_gradient, saved: None }
+}
+
+/// The kernel calls of a model rank's share of a convolution that reads its input in one piece.
+fn conv_calls(plan: &Plan, layer: LayerId, model_rank: usize, settings: &kind::Conv) -> Result<Vec<ConvCall>> {
     let planned = &plan.layers[layer];
     let (read, given) = (&planned.reads[0][model_rank], &planned.outputs[model_rank]);
     let in_channels = plan.model.input_shapes(layer)[0].channels;
-    let calls = conv_segments(settings.groups, in_channels, settings.out_channels, given)
+    conv_segments(settings.groups, in_channels, settings.out_channels, given)
         .into_iter()
         .map(|segment| {
             let input = read.position(segment.input.start)?;
@@ -71,13 +109,5 @@ fn conv(
             })
         })
         .collect::<Option<Vec<_>>>()
-        .ok_or_else(|| Error::failed(format!("the plan does not bring layer {layer} what it reads")))?;
-    Ok(Conv {
-        calls,
-        parameters,
-        stride: settings.window.stride as i64,
-        padding: settings.window.padding as i64,
-        wants_input_gradient,
-        saved: None,
-    })
+        .ok_or_else(|| Error::failed(format!("the plan does not bring layer {layer} what it reads")))
 }

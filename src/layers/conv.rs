@@ -1,7 +1,7 @@
 //! Convolution. A rank's share is a list of kernel calls: one for whole groups that lie side by side, one for each
 //! part of a group.
 
-use super::{Context, Layer, Parameters, kept, still_kept};
+use super::{Context, Layer, Parameters, kept, narrow, still_kept};
 use crate::error::Result;
 use crate::torch::{Sliding, convolution_backward_input, convolution_backward_weight};
 use std::ops::Range;
@@ -32,10 +32,6 @@ pub struct Conv {
     pub wants_input_gradient: bool,
     /// The input, kept for the backward pass.
     pub saved: Option<Tensor>,
-}
-
-fn narrow(tensor: &Tensor, dimension: i64, range: &Range<usize>) -> Result<Tensor> {
-    Ok(tensor.f_narrow(dimension, range.start as i64, range.len() as i64)?)
 }
 
 impl Conv {

@@ -32,6 +32,9 @@ impl Layer for Linear {
     fn backward_parameters(&mut self, gradient: &Tensor) -> Result<()> {
         let input = kept(&mut self.saved)?;
         let _ = gradient.f_tr()?.f_mm_out(&self.parameters.weight_gradient, &input)?;
-        self.parameters.keep_bias_gradient(&gradient.f_sum_dim_intlist(0, false, None::<Kind>)?)
+        if let Some(bias_gradient) = &mut self.parameters.bias_gradient {
+            bias_gradient.f_copy_(&gradient.f_sum_dim_intlist(0, false, None::<Kind>)?)?;
+        }
+        Ok(())
     }
 }

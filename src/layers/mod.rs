@@ -8,6 +8,7 @@ mod dropout;
 mod join;
 mod linear;
 mod loss;
+mod parts;
 mod pointwise;
 mod pool;
 mod select;
@@ -17,6 +18,7 @@ pub use dropout::Dropout;
 pub use join::{Add, Concat};
 pub use linear::Linear;
 pub use loss::{Loss, Outcome};
+pub use parts::Parts;
 pub use pointwise::{Pointwise, PointwiseKind};
 pub use pool::{AveragePool, Flatten, MaxPool};
 pub use select::{place, select};
@@ -24,6 +26,7 @@ pub use select::{place, select};
 use crate::error::{Error, Result};
 use crate::model::LayerId;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use tch::Tensor;
 
 /// What a layer may want to know of the batch at hand.
@@ -36,13 +39,23 @@ pub struct Context<'b> {
 
 /// A layer on one device.
 pub trait Layer {
-    /// The output for these inputs. In training, keeps what [`Layer::backward`] needs.
+    /// Computes as much as can be with the part of the input that is there before the others, of a layer that reads its
+    /// input in parts.
+    ///
+    /// # Errors
+    /// What libtorch reports.
+    fn begin(&mut self, _own: &Tensor, _context: &Context) -> Result<()> {
+        Ok(())
+    }
+
+    /// The output for these inputs, or parts of the one input. In training, keeps what [`Layer::backward`] needs.
     ///
     /// # Errors
     /// What libtorch reports.
     fn forward(&mut self, inputs: &[Tensor], context: &Context) -> Result<Tensor>;
 
-    /// From the gradient of the output to those of the inputs, in order; `None` where no gradient is wanted.
+    /// From the gradient of the output to those of the inputs, or of the parts of the one input, in order; `None` where no
+    /// gradient is wanted.
     ///
     /// # Errors
     /// What libtorch reports.
@@ -72,12 +85,24 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    fn keep_bias_gradient(&mut self, gradient: &Tensor) -> Result<()> {
-        if let Some(bias_gradient) = &mut self.bias_gradient {
-            bias_gradient.f_copy_(gradient)?;
-        }
-        Ok(())
+    /// Those of a dense layer that read the channels, or features, `input`: columns of the weight, and the bias if it goes
+    /// with them.
+    ///
+    /// # Errors
+    /// What libtorch reports, as for columns outside the weight.
+    pub fn columns(&self, input: &Range<usize>, with_bias: bool) -> Result<Self> {
+        let bias = |tensor: &Option<Tensor>| tensor.as_ref().filter(|_| with_bias).map(Tensor::shallow_clone);
+        Ok(Self {
+            weight: narrow(&self.weight, 1, input)?,
+            bias: bias(&self.bias),
+            weight_gradient: narrow(&self.weight_gradient, 1, input)?,
+            bias_gradient: bias(&self.bias_gradient),
+        })
     }
+}
+
+fn narrow(tensor: &Tensor, dimension: i64, range: &Range<usize>) -> Result<Tensor> {
+    Ok(tensor.f_narrow(dimension, range.start as i64, range.len() as i64)?)
 }
 
 /// What the forward pass kept for the backward pass.

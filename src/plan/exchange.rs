@@ -21,6 +21,9 @@ pub struct Exchange {
     pub operation: Operation,
     /// How gradients go back.
     pub adjoint: Adjoint,
+    /// Whether its readers take it part by part, as the ranks own it, so that they compute with the own part while the
+    /// others travel: see [`super::parts`]. Otherwise it is put together first.
+    pub in_parts: bool,
 }
 
 /// How an exchange is carried out.
@@ -90,14 +93,19 @@ impl Exchange {
         let everywhere = needed.iter().all(|need| *need == whole);
         let lowered = even && ordered && contiguous && everywhere;
         let operation = if lowered { Operation::AllGather } else { Operation::SendReceive };
-        Self { source, reader, owned, needed, operation, adjoint }
+        Self { source, reader, owned, needed, operation, adjoint, in_parts: false }
     }
 
     /// The exchange that sums the partial activations of all ranks.
     pub fn sum(source: ActivationId, reader: LayerId, ranks: usize, channels: usize) -> Self {
         let all = vec![Channels::all(channels); ranks];
         let (operation, adjoint) = (Operation::AllReduce, Adjoint::Identity);
-        Self { source, reader, owned: all.clone(), needed: all, operation, adjoint }
+        Self { source, reader, owned: all.clone(), needed: all, operation, adjoint, in_parts: false }
+    }
+
+    /// How many tensors it brings to a rank: one, or in parts one from each rank of the axis, in rank order.
+    pub fn tensors(&self) -> usize {
+        if self.in_parts { self.owned.len() } else { 1 }
     }
 
     /// What travels in the forward pass, for gathers and sends alike. (For a sum: every summand to every other rank.)

@@ -1,6 +1,6 @@
 //! What a device has to hold while it trains, counted from the plan: the reason the original was split.
 
-use super::{Plan, Read};
+use super::{Exchange, Plan, Read};
 use crate::model::ranges::share;
 use crate::model::{ActivationId, Kind, LayerId};
 
@@ -76,7 +76,14 @@ pub fn of_process(plan: &Plan, sizes: Sizes) -> u64 {
     // Gradients are of the type that layers compute with, so a device's take as much as those weights.
     let copies = (0..plan.mesh.ranks()).filter(|&rank| plan.mesh.data_rank(rank) > 0);
     let held_once: u64 = copies.map(|rank| devices[rank].gradients).sum();
-    all - held_once + (LOST_BETWEEN * activations as f64) as u64 + LIBRARIES
+    // What comes in parts stays where its owner has it.
+    let elsewhere = (0..plan.mesh.ranks()).map(|rank| {
+        let examples = share(sizes.batch_size, plan.mesh.data, plan.mesh.data_rank(rank)).len();
+        let in_parts = plan.exchanges.iter().filter(|exchange| exchange.in_parts);
+        let values = in_parts.map(|exchange| brought(plan, exchange, plan.mesh.model_rank(rank))).sum::<usize>();
+        (values * examples * sizes.value_bytes) as u64
+    });
+    all - held_once - elsewhere.sum::<u64>() + (LOST_BETWEEN * activations as f64) as u64 + LIBRARIES
 }
 
 fn values(plan: &Plan, activation: ActivationId, model_rank: usize) -> usize {
@@ -98,7 +105,10 @@ fn kept(plan: &Plan, model_rank: usize, value_bytes: usize) -> usize {
     let layers = &plan.model.layers;
     let reads_held = |layer: LayerId, activation| {
         let inputs = layers[layer].inputs.iter().zip(&plan.layers[layer].sources);
-        inputs.into_iter().any(|(&input, source)| input == activation && !matches!(source, Read::Exchanged(_)))
+        inputs.into_iter().any(|(&input, source)| {
+            let brought_whole = matches!(source, &Read::Exchanged(id) if !plan.exchanges[id].in_parts);
+            input == activation && !brought_whole
+        })
     };
     let activations: usize = (0..=layers.len())
         .filter(|&activation| {
@@ -119,7 +129,7 @@ fn kept(plan: &Plan, model_rank: usize, value_bytes: usize) -> usize {
             let reads = |layer: &LayerId| plan.layers[*layer].sources.contains(&Read::Exchanged(*id));
             (0..layers.len()).filter(reads).any(|layer| keeps_input(&layers[layer].kind))
         })
-        .map(|(_, exchange)| exchange.needed[model_rank].len() * plan.model.shape(exchange.source).area() * value_bytes)
+        .map(|(_, exchange)| brought(plan, exchange, model_rank) * value_bytes)
         .sum();
     let besides: usize = (0..layers.len())
         .map(|layer| match layers[layer].kind {
@@ -129,6 +139,14 @@ fn kept(plan: &Plan, model_rank: usize, value_bytes: usize) -> usize {
         })
         .sum();
     activations + exchanged + besides
+}
+
+/// Values per example that a model rank holds of an exchange besides what it owns: in parts, those of the others; else a
+/// copy of all.
+fn brought(plan: &Plan, exchange: &Exchange, model_rank: usize) -> usize {
+    let needed = &exchange.needed[model_rank];
+    let channels = if exchange.in_parts { needed.difference(&exchange.owned[model_rank]).len() } else { needed.len() };
+    channels * plan.model.shape(exchange.source).area()
 }
 
 /// The most values per example in the gradients of a layer's output and input, which are alive together.

@@ -5,6 +5,7 @@
 //! * [`modes`] which weights a mode splits, and how: the only thing that a mode decides
 //! * [`build`] from there to the placement of every activation and to the exchanges
 //! * [`exchange`] what travels from whom to whom, and back with the gradients
+//! * [`parts`] which exchanges bring an activation part by part
 //! * [`memory`] what a device has to hold
 
 pub mod build;
@@ -12,6 +13,7 @@ pub mod exchange;
 pub mod memory;
 pub mod mesh;
 pub mod modes;
+pub mod parts;
 
 pub use build::plan;
 pub use exchange::{Adjoint, Exchange, Operation, Transfer};

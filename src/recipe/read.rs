@@ -1,8 +1,8 @@
 //! How settings are read from a complete table of them, and what each may be.
 
 use super::settings::{
-    CheckpointSettings, DataSettings, MetricsSettings, ModelSettings, OptimizerSettings, ParallelSettings, Recipe,
-    SourceKind, TrainSettings,
+    CheckpointSettings, DataSettings, MetricsSettings, ModelSettings, OptimizerSettings, OwnHalf, ParallelSettings,
+    Recipe, SourceKind, TrainSettings,
 };
 use super::{address, duration};
 use crate::error::{Error, Result};
@@ -163,6 +163,9 @@ fn read_parallel(keys: &mut Keys) -> Result<ParallelSettings> {
     let bucket = if bucket == "all" { 0 } else { duration::parse_bytes(&bucket).map_err(in_context)? };
     let mode = if mode == "auto" { None } else { Some(mode.parse().map_err(in_context)?) };
     let mesh = if mesh == "auto" { None } else { Some(mesh.parse().map_err(in_context)?) };
+    let own_half = [OwnHalf::Auto, OwnHalf::On, OwnHalf::Off];
+    let own_half = one_of("own_half", &keys.required::<String>("own_half")?, own_half, OwnHalf::name)
+        .map_err(|error| error.within(keys.context()))?;
     Ok(ParallelSettings {
         devices,
         mode,
@@ -171,6 +174,7 @@ fn read_parallel(keys: &mut Keys) -> Result<ParallelSettings> {
         timeout,
         bucket,
         early_exchange: keys.required("early_exchange")?,
+        own_half,
     })
 }
 

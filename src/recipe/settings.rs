@@ -122,6 +122,36 @@ pub struct ParallelSettings {
     pub bucket: u64,
     /// Whether exchanges begin as soon as what they bring is there, and not when it is needed.
     pub early_exchange: bool,
+    /// Whether dense layers compute with their rank's own part of the input while the others travel.
+    pub own_half: OwnHalf,
+}
+
+/// Whether dense layers compute with their rank's own part of the input while the others travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnHalf {
+    /// Where tensors live on GPUs. Between CPU devices little or nothing travels, and an output is gone over twice.
+    Auto,
+    /// They do.
+    On,
+    /// They wait for all of it.
+    Off,
+}
+
+impl OwnHalf {
+    /// The name in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::On => "on",
+            Self::Off => "off",
+        }
+    }
+
+    /// What is done with tensors in the memory of the CPU.
+    #[must_use]
+    pub fn resolved(self) -> Self {
+        if self == Self::On { Self::On } else { Self::Off }
+    }
 }
 
 /// When checkpoints are written. One is written at the end of a run in any case, also of one that is stopped.

@@ -127,8 +127,9 @@ pub fn exchange_lines(plan: &Plan) -> Vec<String> {
         let reader = &plan.model.layers[exchange.reader].name;
         let source = plan.model.activation_name(exchange.source);
         format!(
-            "before {reader}: {} of {source}, {} values per example and device; back: {}{}",
+            "before {reader}: {} of {source}{}, {} values per example and device; back: {}{}",
             operation(exchange),
+            if exchange.in_parts { ", own part first" } else { "" },
             commas(forward as u64),
             adjoint(exchange),
             if back > 0 { format!(", {} values", commas(back as u64)) } else { String::new() }
@@ -152,7 +153,7 @@ fn exchanges(plan: &Plan, sizes: Sizes) -> String {
         rows.add_row([
             format!("before {}", plan.model.layers[exchange.reader].name),
             plan.model.activation_name(exchange.source).to_owned(),
-            operation(exchange).to_owned(),
+            format!("{}{}", operation(exchange), if exchange.in_parts { ", own part first" } else { "" }),
             adjoint(exchange).to_owned(),
             bytes(&|rank| exchange.values_sent(&plan.model, rank)),
             bytes(&|rank| exchange.values_received(&plan.model, rank)),
@@ -222,7 +223,7 @@ fn exchange_json(plan: &Plan, exchange: &Exchange) -> Value {
     json!({
         "before": plan.model.layers[exchange.reader].name,
         "of": plan.model.activation_name(exchange.source),
-        "forward": operation(exchange), "backward": adjoint(exchange),
+        "forward": operation(exchange), "backward": adjoint(exchange), "own_part_first": exchange.in_parts,
         "values_sent_forward_per_example": forward, "values_sent_backward_per_example": back,
     })
 }

@@ -92,10 +92,17 @@ fn told_after(step: u64, events: &[Event]) -> Vec<Told> {
 
 #[test]
 fn resumed_equals_uninterrupted_to_the_last_bit() {
-    for (precision, mesh) in [("fp32", "1x1"), ("fp32", "1x2"), ("fp32", "2x1"), ("bf16", "1x3"), ("bf16", "2x2")] {
+    for (precision, mesh, own_half) in [
+        ("fp32", "1x1", "off"),
+        ("fp32", "1x2", "on"),
+        ("fp32", "2x1", "off"),
+        ("bf16", "1x3", "off"),
+        ("bf16", "2x2", "on"),
+    ] {
         let dir = tempfile::tempdir().unwrap();
         let (precision, mesh) = (format!("train.precision={precision}"), format!("parallel.mesh={mesh}"));
-        let settings = [precision.as_str(), mesh.as_str(), "checkpoint.every_steps=4"];
+        let own_half = format!("parallel.own_half={own_half}");
+        let settings = [precision.as_str(), mesh.as_str(), own_half.as_str(), "checkpoint.every_steps=4"];
         let whole = dir.path().join("whole");
         let (summary, events) = trained(&whole, None, &settings);
         // 4, 8 and 16 lie within an epoch, 6, 12 and 18 at the end of one, before its evaluation.

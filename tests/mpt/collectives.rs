@@ -103,31 +103,37 @@ fn the_adjoint_of_an_exchange_is_its_adjoint() {
     let everything = vec![Channels::all(12); 3];
     let elsewhere = sets([&[(4, 8)], &[(8, 12)], &[]]);
     let halves = sets([&[(0, 6)], &[(0, 12)], &[(6, 12)]]);
-    for (owned, needed) in [
-        (&even, &everything),
-        (&uneven, &everything),
-        (&uneven, &halves),
-        (&strided, &halves),
-        (&even, &uneven),
-        (&even, &elsewhere),
+    for (owned, needed, in_parts) in [
+        (&even, &everything, false),
+        (&even, &everything, true),
+        (&uneven, &everything, false),
+        (&uneven, &everything, true),
+        (&uneven, &halves, false),
+        (&strided, &halves, false),
+        (&even, &uneven, false),
+        (&even, &elsewhere, false),
     ] {
-        let exchange = Exchange::gather(1, 1, owned.clone(), needed.clone(), Adjoint::Sum);
+        let exchange = Exchange { in_parts, ..Exchange::gather(1, 1, owned.clone(), needed.clone(), Adjoint::Sum) };
         let products = on_ranks(3, move |rank, comm| {
             let random = |channels: usize, seed: i64| {
                 let steps = Tensor::arange(2 * channels as i64 * 3, (Kind::Double, tch::Device::Cpu));
                 ((steps + seed) * 1.7).sin().view([2, channels as i64, 3])
             };
             let x = random(exchange.owned[rank].len(), rank as i64);
-            let y = random(exchange.needed[rank].len(), 100 + rank as i64);
+            let read = if in_parts { exchange.owned.clone() } else { vec![exchange.needed[rank].clone()] };
+            let y: Vec<Tensor> = read.iter().map(|part| random(part.len(), 100 + rank as i64)).collect();
             let (forward, back) = (call("x"), call("y"));
             let ticket = exchange::start(&exchange, comm, &forward, &x)?;
             let brought = exchange::finish(&exchange, comm, ticket, &x)?;
             let ticket = exchange::start_back(&exchange, comm, &back, &y)?;
             let returned = exchange::finish_back(&exchange, comm, ticket, &y)?;
-            assert_eq!((brought.size(), returned.size()), (y.size(), x.size()));
-            Ok(((brought * y).sum(Kind::Double).double_value(&[]), (x * returned).sum(Kind::Double).double_value(&[])))
+            let sizes = |tensors: &[Tensor]| tensors.iter().map(Tensor::size).collect::<Vec<_>>();
+            assert_eq!((sizes(&brought), returned.size()), (sizes(&y), x.size()));
+            let product = |a: &Tensor, b: &Tensor| (a * b).sum(Kind::Double).double_value(&[]);
+            Ok((brought.iter().zip(&y).map(|(a, b)| product(a, b)).sum::<f64>(), product(&x, &returned)))
         });
-        let (forward, back) = products.unwrap().into_iter().fold((0.0, 0.0), |sum, own| (sum.0 + own.0, sum.1 + own.1));
+        let (forward, back) =
+            products.unwrap().into_iter().fold((0.0, 0.0), |sum: (f64, f64), own| (sum.0 + own.0, sum.1 + own.1));
         assert!((forward - back).abs() < 1e-12 * forward.abs().max(1.0), "{forward} {back}");
     }
 }

@@ -199,12 +199,17 @@ fn plan_prints_json_that_parses() {
         "450MiB",
         "--precision",
         "fp32",
+        "--set",
+        "parallel.own_half=on",
         "--json",
     ]);
     let value: serde_json::Value = serde_json::from_str(&stdout(&done)).unwrap();
     let before: Vec<&str> =
         value["exchanges"].as_array().unwrap().iter().map(|e| e["before"].as_str().unwrap()).collect();
     assert_eq!(before, ["conv3", "fc6", "fc7", "loss"]);
+    let begun: Vec<bool> =
+        value["exchanges"].as_array().unwrap().iter().map(|e| e["own_part_first"].as_bool().unwrap()).collect();
+    assert_eq!(begun, [true, true, true, false]);
     let fits: Vec<bool> =
         value["modes"].as_array().unwrap().iter().map(|mode| mode["fits"].as_bool().unwrap()).collect();
     assert_eq!(fits, [false, false, true]);
@@ -234,6 +239,10 @@ fn verify_fails_and_names_the_layer_when_an_adjoint_is_broken() {
     let good = output(&["verify", "--model", "tiny", "--mesh", "1x3"]);
     assert_eq!(good.status.code(), Some(0), "{}", stdout(&good));
     assert!(stdout(&good).contains("equal: nothing is further apart than"), "{}", stdout(&good));
+    let own_half = ["--set", "parallel.own_half=on"];
+    let own_first = output(&[&["verify", "--model", "tiny", "--mesh", "1x3"], &own_half[..]].concat());
+    assert!(stdout(&own_first).contains("equal: nothing is further apart than"), "{}", stdout(&own_first));
+    assert_ne!(stdout(&own_first), stdout(&good), "the sums are taken in another order");
     let broken = output(&["verify", "--model", "tiny", "--mesh", "1x3", "--break-adjoint", "conv3"]);
     assert_eq!(broken.status.code(), Some(1));
     let said = stderr(&broken);

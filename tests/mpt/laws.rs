@@ -59,16 +59,40 @@ fn whole(model: &Model, trial: &Trial) -> Observed {
 
 /// Every mesh gives what one device gives, to `bound`.
 fn check(name: &str, batch_size: usize, kind: Kind, bound: f64, meshes: &[&str]) {
-    check_model(&model(name), batch_size, kind, bound, meshes);
+    let model = model(name);
+    check_plans(&model, batch_size, kind, bound, &plans(&model, meshes));
 }
 
-fn check_model(model: &Model, batch_size: usize, kind: Kind, bound: f64, meshes: &[&str]) {
+/// Also where each rank begins with its own part of what it reads.
+fn check_own_part_first(name: &str, batch_size: usize, kind: Kind, bound: f64, meshes: &[&str]) {
+    let model = model(name);
+    let plans: Vec<_> = plans(&model, meshes).iter().map(own_part_first).collect();
+    for plan in &plans {
+        assert!(
+            plan.exchanges.iter().any(|exchange| exchange.in_parts),
+            "{name} on {}: nothing comes in parts",
+            plan.mesh
+        );
+    }
+    check_plans(&model, batch_size, kind, bound, &plans);
+}
+
+fn plans(model: &Model, meshes: &[&str]) -> Vec<Arc<Plan>> {
+    meshes.iter().map(|mesh| laid_out(model, mesh)).collect()
+}
+
+fn own_part_first(plan: &Arc<Plan>) -> Arc<Plan> {
+    Arc::new(Plan::clone(plan).own_part_first())
+}
+
+fn check_plans(model: &Model, batch_size: usize, kind: Kind, bound: f64, plans: &[Arc<Plan>]) {
     let name = &model.name;
     let trial = trial(model, batch_size, kind);
     let expected = whole(model, &trial);
     assert_eq!(expected.outcomes.len(), STEPS);
-    for mesh in meshes {
-        let found = observe(&laid_out(model, mesh), &trial).unwrap();
+    for plan in plans {
+        let mesh = plan.mesh;
+        let found = observe(plan, &trial).unwrap();
         assert_eq!(found.quantities.len(), expected.quantities.len(), "{name} {mesh}: a tensor was not seen");
         let comparison = Comparison::new(model, &found, &expected).unwrap();
         assert_eq!(comparison.first_difference(model, bound), None, "{name} on {mesh}: {comparison:?}");
@@ -102,6 +126,32 @@ fn alexnet_dense_split_equals_whole_in_fp64() {
     check("alexnet-dense", 4, Kind::Double, FP64, &["1x2", "1x3", "1x4", "2x2"]);
 }
 
+const SPLIT_MESHES: [&str; 4] = ["1x2", "1x3", "2x2", "3x2"];
+
+#[test]
+fn networks_that_begin_with_the_own_part_equal_whole_in_fp64() {
+    for name in ["tiny", "tiny-residual", "tiny-concat", "lenet", "quick"] {
+        check_own_part_first(name, 8, Kind::Double, FP64, &SPLIT_MESHES);
+    }
+}
+
+#[test]
+fn alexnet_that_begins_with_the_own_part_equals_whole_in_fp64() {
+    check_own_part_first("alexnet", 4, Kind::Double, FP64, &["1x2", "1x3", "2x2"]);
+}
+
+/// The order of sums is another: this is not the same computation by accident.
+#[test]
+fn to_begin_with_the_own_part_changes_last_bits() {
+    for name in ["tiny", "lenet"] {
+        let (model, plan) = (model(name), laid_out(&model(name), "1x2"));
+        let trial = trial(&model, 8, Kind::Float);
+        let (all, own) = (observe(&plan, &trial).unwrap(), observe(&own_part_first(&plan), &trial).unwrap());
+        let apart = Comparison::new(&model, &own, &all).unwrap().largest();
+        assert!(apart > 0.0 && apart < 1e-4, "{name}: {apart}");
+    }
+}
+
 /// When tensors travel is a matter of time only.
 #[test]
 fn buckets_and_early_exchanges_change_no_bit() {
@@ -110,10 +160,12 @@ fn buckets_and_early_exchanges_change_no_bit() {
         let early = trial(&model, 8, Kind::Float);
         let late = Trial { settings: Settings { bucket: 0, early_exchange: false, ..early.settings }, ..early.clone() };
         let plan = laid_out(&model, mesh);
-        let (early, late) = (observe(&plan, &early).unwrap(), observe(&plan, &late).unwrap());
-        assert_eq!(early.outcomes, late.outcomes, "{name} on {mesh}");
-        assert!(!early.weights.is_empty() && early.weights == late.weights, "{name} on {mesh}");
-        assert!(early.gradients == late.gradients, "{name} on {mesh}");
+        for plan in [own_part_first(&plan), plan] {
+            let (early, late) = (observe(&plan, &early).unwrap(), observe(&plan, &late).unwrap());
+            assert_eq!(early.outcomes, late.outcomes, "{name} on {mesh}");
+            assert!(!early.weights.is_empty() && early.weights == late.weights, "{name} on {mesh}");
+            assert!(early.gradients == late.gradients, "{name} on {mesh}");
+        }
     }
 }
 
@@ -122,6 +174,7 @@ fn buckets_and_early_exchanges_change_no_bit() {
 fn splits_stay_close_in_fp32() {
     for name in ["tiny", "tiny-residual", "tiny-concat", "lenet", "quick"] {
         check(name, 8, Kind::Float, 1e-4, &["1x2", "1x3", "2x2", "3x1"]);
+        check_own_part_first(name, 8, Kind::Float, 1e-4, &["1x2", "1x3"]);
     }
     check("alexnet", 8, Kind::Float, 1e-4, &["1x2", "1x3"]);
 }
@@ -135,6 +188,7 @@ const BF16: f64 = 1e-1;
 fn splits_stay_close_in_bf16() {
     for name in ["tiny", "tiny-residual", "tiny-concat", "lenet", "quick"] {
         check(name, 8, Kind::BFloat16, BF16, &["1x2", "1x3", "2x2", "3x1"]);
+        check_own_part_first(name, 8, Kind::BFloat16, BF16, &["1x2", "1x3"]);
     }
     check("alexnet", 4, Kind::BFloat16, BF16, &["1x2", "2x1"]);
 }
@@ -161,10 +215,18 @@ fn fewer_examples_than_ranks_still_give_the_same() {
 
 #[test]
 fn a_broken_adjoint_is_found_and_its_layer_named() {
-    for (name, mesh, layer) in [("tiny", "1x2", "conv3"), ("tiny", "1x3", "conv2"), ("alexnet", "1x2", "conv3")] {
+    for (name, mesh, layer, own_first) in [
+        ("tiny", "1x2", "conv3", false),
+        ("tiny", "1x2", "conv3", true),
+        ("tiny", "1x3", "conv2", false),
+        ("tiny", "1x3", "conv3", true),
+        ("alexnet", "1x2", "conv3", false),
+    ] {
         let model = model(name);
         let trial = trial(&model, 2, Kind::Double);
-        let mut broken = Plan::clone(&laid_out(&model, mesh));
+        let plan = laid_out(&model, mesh);
+        let plan = if own_first { own_part_first(&plan) } else { plan };
+        let mut broken = Plan::clone(&plan);
         let reader = model.layers.iter().position(|found| found.name == layer).unwrap();
         let exchange = broken.exchanges.iter_mut().find(|exchange| exchange.reader == reader).unwrap();
         assert_eq!(exchange.adjoint, Adjoint::Sum);
@@ -198,7 +260,9 @@ fn odd_networks_split_equal_whole() {
     ] {
         let text = format!("name = \"odd\"\ninput = [1, 8, 8]\nlayers = [ {layers} {end} ]");
         let model = parse(&text, "odd.toml", &Edits::default()).unwrap();
-        check_model(&model, 3, Kind::Double, FP64, &["1x2", "1x3", "1x4", "1x5", "2x2", "3x1"]);
+        let plans = plans(&model, &["1x2", "1x3", "1x4", "1x5", "2x2", "3x1"]);
+        let own_first = plans.iter().map(own_part_first);
+        check_plans(&model, 3, Kind::Double, FP64, &plans.iter().cloned().chain(own_first).collect::<Vec<_>>());
     }
 }
 
@@ -211,7 +275,9 @@ proptest! {
         if let Some(model) = network(&pieces) {
             let mesh = Mesh { data: 1, model: devices };
             if plan(&model, mesh, Mode::ModelParallel).is_ok() {
-                check_model(&model, 3, Kind::Double, FP64, &[&mesh.to_string(), &format!("2x{devices}")]);
+                let plans = plans(&model, &[&mesh.to_string(), &format!("2x{devices}")]);
+                let all = [own_part_first(&plans[0]), Arc::clone(&plans[0]), Arc::clone(&plans[1])];
+                check_plans(&model, 3, Kind::Double, FP64, &all);
             }
         }
     }

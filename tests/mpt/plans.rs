@@ -5,7 +5,7 @@ use mpt::model::parse::Edits;
 use mpt::model::{Channels, Model, shipped};
 use mpt::plan::exchange::transfers;
 use mpt::plan::memory::{Sizes, fullest};
-use mpt::plan::{Mesh, Mode, Operation, Placement, Plan, Read, Weights, plan};
+use mpt::plan::{Exchange, Mesh, Mode, Operation, Placement, Plan, Read, Weights, plan};
 use proptest::prelude::*;
 
 fn model_parallel(model: &Model, devices: usize) -> mpt::error::Result<Plan> {
@@ -103,6 +103,24 @@ fn check(plan: &Plan) {
         if !there_and_back.is_empty() {
             assert_eq!(there_and_back, travels, "the adjoint of the adjoint is the exchange");
         }
+    }
+}
+
+/// conv3 and the linear layers of AlexNet read all channels: they can begin with their own. conv2 on three devices reads
+/// some of the others' channels only, and the logits are a sum.
+#[test]
+fn dense_layers_can_begin_with_their_own_part() {
+    for (devices, expected) in [(2, &["conv3", "fc6", "fc7"][..]), (3, &["conv3", "fc6", "fc7"])] {
+        let plan = model_parallel(&alexnet(), devices).unwrap();
+        assert!(plan.exchanges.iter().all(|exchange| !exchange.in_parts));
+        let own_first = plan.clone().own_part_first();
+        let in_parts = own_first.exchanges.iter().filter(|exchange| exchange.in_parts);
+        let readers: Vec<&str> = in_parts.map(|exchange| &own_first.model.layers[exchange.reader].name[..]).collect();
+        assert_eq!(readers, expected, "on {devices} devices");
+        assert!(own_first.exchanges.len() > readers.len());
+        // What travels is the same.
+        let travels = |plan: &Plan| plan.exchanges.iter().map(Exchange::transfers).collect::<Vec<_>>();
+        assert_eq!(travels(&own_first), travels(&plan));
     }
 }
 

@@ -29,6 +29,14 @@ fn equals_threads(arguments: &[&str]) {
     let rehearsed = output(&rehearse(&[&common[..], &["--run-dir", text(&ranks)]].concat()));
     succeeded(&rehearsed);
     assert_eq!(numbers(&threads), numbers(&ranks), "{arguments:?}");
+    let own_half = |run: &Path| {
+        let recipe = fs::read_to_string(run.join("recipe.toml")).unwrap();
+        recipe.lines().find(|line| line.starts_with("own_half")).unwrap().to_owned()
+    };
+    let expected = if arguments.contains(&"parallel.own_half=on") { "on" } else { "off" };
+    for run in [&threads, &ranks] {
+        assert_eq!(own_half(run), format!("own_half = \"{expected}\""));
+    }
     for file in ["model.safetensors", "optimizer.safetensors"] {
         let file = Path::new("checkpoints/step-00000006").join(file);
         let same = fs::read(threads.join(&file)).unwrap() == fs::read(ranks.join(&file)).unwrap();
@@ -48,6 +56,16 @@ fn a_rehearsal_computes_what_threads_compute() {
 #[test]
 fn a_rehearsal_of_uneven_shares_computes_what_threads_compute() {
     equals_threads(&["--gpus", "3", "--mode", "model-parallel", "--precision", "fp32"]);
+}
+
+/// What a rank computes while the others' channels travel is the same wherever they come from.
+#[test]
+fn a_rehearsal_that_begins_with_the_own_part_computes_what_threads_compute() {
+    let own_half = ["--set", "parallel.own_half=on"];
+    let on = |arguments: &[&'static str]| equals_threads(&[arguments, &own_half[..]].concat());
+    on(&["--gpus", "2", "--mode", "model-parallel", "--precision", "bf16"]);
+    on(&["--gpus", "3", "--mode", "model-parallel", "--precision", "fp32"]);
+    on(&["--gpus", "4", "--mesh", "2x2", "--precision", "fp64"]);
 }
 
 /// Ends a rehearsal with a fault in step 5; gives its exit code and what it said.

@@ -166,6 +166,7 @@ fn what_would_change_the_numbers_is_refused() {
     assert_eq!(fs::read(run.join("metrics.jsonl")).unwrap(), record);
     let free = ["--steps", "3", "--max-time", "1h", "--epochs", "4", "--seed", "0", "--learning-rate", "1e-2"];
     let keys = ["--set", "parallel.threads=2", "--set", "checkpoint.keep=5", "--gpus", "3"];
+    let keys = [&keys[..], &["--set", "parallel.own_half=on"]].concat();
     done(&output(&[&["train", "--resume", text(&run)], &free[..], &keys].concat()));
 }
 

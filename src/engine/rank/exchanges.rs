@@ -7,7 +7,7 @@ use crate::engine::exchange;
 use crate::engine::gradients::Gradients;
 use crate::engine::phases::Phase;
 use crate::engine::recording::Quantity;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{ActivationId, LayerId};
 use crate::plan::{ExchangeId, Operation};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tch::Tensor;
 pub(super) enum Brought {
     Nothing,
     UnderWay(Ticket),
-    Here(Tensor),
+    Here(Vec<Tensor>),
 }
 
 impl Rank {
@@ -37,15 +37,25 @@ impl Rank {
         Ok(())
     }
 
-    /// What an exchange brings of an activation of which this rank owns `own`.
-    pub(super) fn brought(&mut self, id: ExchangeId, own: &Tensor, brought: &mut Brought) -> Result<Tensor> {
+    /// Begins an exchange whose time has come, if it has not begun.
+    pub(super) fn have_started(&mut self, id: ExchangeId, own: &Tensor, brought: &mut Brought) -> Result<()> {
+        if let Brought::Nothing = brought {
+            *brought = Brought::UnderWay(self.start_exchange(id, own)?);
+        }
+        Ok(())
+    }
+
+    /// What an exchange that has begun brings of an activation of which this rank owns `own`: all that the rank reads, or
+    /// that in parts.
+    pub(super) fn brought(&mut self, id: ExchangeId, own: &Tensor, brought: &mut Brought) -> Result<Vec<Tensor>> {
         let ticket = match std::mem::replace(brought, Brought::Nothing) {
-            Brought::Here(tensor) => {
-                *brought = Brought::Here(tensor.shallow_clone());
-                return Ok(tensor);
+            Brought::Here(tensors) => {
+                let found = shallow(&tensors);
+                *brought = Brought::Here(tensors);
+                return Ok(found);
             }
             Brought::UnderWay(ticket) => ticket,
-            Brought::Nothing => self.start_exchange(id, own)?,
+            Brought::Nothing => return Err(Error::failed("an exchange is waited for that has not begun")),
         };
         let plan = Arc::clone(&self.plan);
         let exchange = &plan.exchanges[id];
@@ -54,9 +64,9 @@ impl Rank {
         self.leave_collective(before);
         let result = result.map_err(|error| self.in_layer(exchange.reader, error))?;
         if exchange.operation == Operation::AllReduce {
-            self.record(Quantity::Activation(exchange.source), &result);
+            result.iter().for_each(|sum| self.record(Quantity::Activation(exchange.source), sum));
         }
-        *brought = Brought::Here(result.shallow_clone());
+        *brought = Brought::Here(shallow(&result));
         Ok(result)
     }
 
@@ -103,7 +113,7 @@ impl Rank {
         gradients.take(activation)
     }
 
-    fn start_exchange_back(&mut self, id: ExchangeId, gradient: &Tensor) -> Result<Option<Ticket>> {
+    fn start_exchange_back(&mut self, id: ExchangeId, gradient: &[Tensor]) -> Result<Option<Ticket>> {
         let plan = Arc::clone(&self.plan);
         let exchange = &plan.exchanges[id];
         let call = Call::new(&plan.model.layers[exchange.reader].name, Stage::Backward);
@@ -112,4 +122,8 @@ impl Rank {
         self.leave_collective(before);
         ticket.map_err(|error| self.in_layer(exchange.reader, error))
     }
+}
+
+fn shallow(tensors: &[Tensor]) -> Vec<Tensor> {
+    tensors.iter().map(Tensor::shallow_clone).collect()
 }
