@@ -19,4 +19,5 @@ mod rehearsal;
 mod resume;
 mod shipped;
 mod speech;
+mod terminal;
 mod transport;

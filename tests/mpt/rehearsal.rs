@@ -3,6 +3,7 @@
 
 use crate::command_line::{mpt, output, stderr, stdout, tiny};
 use crate::resume::{numbers, text};
+use mpt::comm::nccl::library::{DRIVER, NCCL};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -109,6 +110,10 @@ fn a_call_that_is_late_changes_nothing() {
     assert_eq!(code, Some(0), "{said}");
 }
 
+/// What a driver must offer for a context as cudarc makes one; at its end it is released.
+const OF_A_CONTEXT: [&str; 6] =
+    ["cuInit", "cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuDeviceGetAttribute", "cuCtxGetCurrent", "cuCtxSetCurrent"];
+
 #[test]
 fn the_trace_tells_what_each_rank_called() {
     let dir = tempfile::tempdir().unwrap();
@@ -124,6 +129,16 @@ fn the_trace_tells_what_each_rank_called() {
         for name in ["cuInit", "ncclCommInitRankConfig", "ncclAllGather", "cuStreamWaitEvent", "cuMemcpyDtoHAsync_v2"] {
             assert!(calls.iter().any(|call| call["call"] == name), "rank {rank}: {name}");
         }
+        let names: Vec<&str> = calls.iter().filter_map(|call| call["call"].as_str()).collect();
+        // cudarc looks each function up when it is first called, and panics where there is none.
+        let unknown = names.iter().find(|name| !DRIVER.contains(name) && !NCCL.contains(name));
+        assert_eq!(unknown, None, "rank {rank} called what was not looked up before the first call");
+        let begin = names.iter().position(|name| *name == "cuInit").unwrap();
+        let made: Vec<&str> = names[begin..].iter().copied().take_while(|name| *name != "cuCtxSynchronize").collect();
+        let once: Vec<&str> =
+            made.iter().enumerate().filter(|(at, name)| !made[..*at].contains(name)).map(|(_, name)| *name).collect();
+        assert_eq!(once, OF_A_CONTEXT, "rank {rank}: before there is a stream");
+        assert_eq!(names.last(), Some(&"cuDevicePrimaryCtxRelease_v2"), "rank {rank}");
     }
 }
 

@@ -7,7 +7,7 @@ use std::ffi::c_int;
 use std::fmt;
 
 /// The functions of the driver that this folder and cudarc's wrappers call.
-const DRIVER: [&str; 25] = [
+pub const DRIVER: [&str; 25] = [
     "cuInit",
     "cuDriverGetVersion",
     "cuDeviceGet",
@@ -36,7 +36,7 @@ const DRIVER: [&str; 25] = [
 ];
 
 /// The functions of NCCL that this folder calls.
-const NCCL: [&str; 18] = [
+pub const NCCL: [&str; 18] = [
     "ncclGetVersion",
     "ncclGetUniqueId",
     "ncclCommInitRankConfig",

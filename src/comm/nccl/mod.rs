@@ -239,11 +239,24 @@ impl Nccl {
         match &started.result {
             Outcome::Own(tensors) => Ok(Arrived::new(tensors.iter().map(shallow).collect())),
             Outcome::Alike { form, count } => {
-                let (all, views) = empty(form, *count)?;
+                // What this rank put into a gather it has already: the parts before and after that are copied.
+                let own = (*count > 1).then(|| started.kept[0].shallow_clone());
+                let (all, views) = empty(form, *count - usize::from(own.is_some()))?;
                 let written = ManuallyDrop::new(vec![all]);
-                self.gpu.copy_out(&started.buffers[1], 0, &written[0])?;
+                let before = if own.is_some() { self.rank } else { *count };
+                for (parts, to) in [(0..before, 0), (before + 1..*count, before)] {
+                    if !parts.is_empty() {
+                        let size = form.count();
+                        let target = written[0].f_narrow(0, (to * size) as i64, (parts.len() * size) as i64)?;
+                        self.gpu.copy_out(&started.buffers[1], parts.start * form.bytes(), &target)?;
+                    }
+                }
                 self.settle(started, written)?;
-                Ok(Arrived::new(views.into_iter().map(Some).collect()))
+                let mut arrived: Vec<_> = views.into_iter().map(Some).collect();
+                if own.is_some() {
+                    arrived.insert(self.rank, own);
+                }
+                Ok(Arrived::new(arrived))
             }
             Outcome::ByRank { forms, own } => {
                 let mut arrived = Vec::with_capacity(forms.len());
