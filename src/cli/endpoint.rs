@@ -41,8 +41,10 @@ impl Endpoint {
             loader: Arc::clone(&job.loaded),
         })?);
         if !quiet || recipe.metrics.addr.as_ref().is_some_and(|asked| asked.port == 0) {
-            let url = format!("{port}/metrics");
-            console::say(Line::new("metrics", format!("metrics: {url}")).with("url", url));
+            let (url, page) = (format!("{port}/metrics"), format!("{port}/"));
+            console::say(
+                Line::new("metrics", format!("metrics: {url}, live page: {page}")).with("url", url).with("page", page),
+            );
         }
         let _server = Server::start(port, Arc::clone(&metrics))?;
         Ok(Self { metrics, _server })

@@ -31,7 +31,8 @@ pub struct DeviceSeries {
 /// weight's.
 const OPERATIONS_PER_MAC: u64 = 2 * 3;
 
-fn flops_per_example(plan: &Plan, model_rank: usize) -> f64 {
+/// Floating-point operations that an example costs a model rank: forward and backward.
+pub fn flops_per_example(plan: &Plan, model_rank: usize) -> f64 {
     let layers = 0..plan.model.layers.len();
     (OPERATIONS_PER_MAC * layers.map(|layer| plan.multiply_accumulates(layer, model_rank)).sum::<u64>()) as f64
 }
@@ -104,8 +105,7 @@ impl DeviceSeries {
                 received: Operation::ALL.map(|operation| received.with_label_values(&[device, operation.name()])),
             }
         };
-        let shown = watched.devices.iter().enumerate().filter(|(rank, _)| watched.shown.contains(rank));
-        Ok(shown.map(|(rank, device)| of(rank, device)).collect())
+        Ok(watched.shown().map(|(rank, device)| of(rank, device)).collect())
     }
 
     /// Counts a step.

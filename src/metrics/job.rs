@@ -104,11 +104,11 @@ impl JobSeries {
         })
     }
 
-    /// Counts a step of a run that is so long in all.
-    pub fn count(&self, step: &Step, total_steps: u64) {
+    /// Counts a step, after which so many are left.
+    pub fn count(&self, step: &Step, remaining_steps: u64) {
         self.examples.inc_by(step.outcome.examples);
         self.steps.inc();
-        self.remaining_steps.set(total_steps.saturating_sub(step.step) as f64);
+        self.remaining_steps.set(remaining_steps as f64);
         self.epoch.set(step.epoch as f64);
         self.step_duration.observe(step.time.as_secs_f64());
         self.learning_rate.set(step.learning_rate);

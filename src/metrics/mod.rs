@@ -1,4 +1,5 @@
-//! What can be watched of a run while it goes on, over HTTP: Prometheus metrics, for programs.
+//! What can be watched of a run while it goes on, over HTTP: Prometheus metrics for programs, a live page
+//! for people.
 //!
 //! A listener of events and nothing more: the loop knows nothing of it, and what goes wrong here does not reach it. The
 //! listener writes to atomics and, under a lock that is held for microseconds, to a [`window::Window`]; whoever asks is
@@ -8,13 +9,19 @@
 //! * [`device`] the series of each device
 //! * [`job`] the series of the whole job
 //! * [`window`] the last half minute of training, for averages
+//! * [`progress`] how far the run is
+//! * [`history`] the run so far, for curves
+//! * [`page`] the page for people
 //! * [`server`] HTTP
 //!
-//! Counters count what this process has seen, from 0, also where a run is resumed. Prometheus takes one that falls
-//! for one that began again at 0: a counter that began at the steps of a checkpoint would have all of them counted twice.
+//! Counters count what this process has seen, from 0, also where a run is resumed. Prometheus takes one that falls for
+//! one that began again at 0: a counter that began at the steps of a checkpoint would have these counted twice.
 
 pub mod device;
+pub mod history;
 pub mod job;
+pub mod page;
+pub mod progress;
 pub mod series;
 pub mod server;
 pub mod window;
@@ -24,13 +31,20 @@ use crate::error::{Error, Result};
 use crate::events::{Event, Step};
 use crate::plan::Plan;
 use device::DeviceSeries;
+use history::History;
+use hyper::body::Bytes;
 use job::JobSeries;
+use page::{Page, Snapshot};
+use progress::Progress;
 use prometheus::TextEncoder;
 use series::Series;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use window::Window;
+
+/// How long a page that was drawn is handed out.
+const REDRAWN: Duration = Duration::from_secs(1);
 
 /// What is watched: known before there are ranks, so that every series is there before the first step.
 pub struct Watched {
@@ -46,21 +60,31 @@ pub struct Watched {
     pub loader: Arc<Counts>,
 }
 
+impl Watched {
+    /// The rank and the name of each device that is shown.
+    pub fn shown(&self) -> impl Iterator<Item = (usize, &str)> {
+        let named = self.devices.iter().map(String::as_str).enumerate();
+        named.filter(|(rank, _)| self.shown.contains(rank))
+    }
+}
+
 /// The metrics of a run.
 pub struct Metrics {
     series: Series,
     devices: Vec<DeviceSeries>,
     job: JobSeries,
     loader: Arc<Counts>,
+    page: Page,
+    /// The page when it was drawn last, and when that was.
+    drawn: Mutex<Option<(Instant, Bytes)>>,
     state: Mutex<State>,
 }
 
-/// What averages and differences are taken from.
+/// What averages, differences and curves are taken from.
 struct State {
     window: Window,
-    /// The examples of the evaluation at hand that have been counted.
-    evaluated: u64,
-    total_steps: u64,
+    history: History,
+    progress: Progress,
 }
 
 impl Metrics {
@@ -73,23 +97,24 @@ impl Metrics {
         let devices = DeviceSeries::of_all(&series, watched)?;
         let job = JobSeries::new(&series, watched)?;
         let window = Window::new(watched.devices.len());
-        let state = Mutex::new(State { window, evaluated: 0, total_steps: 0 });
-        Ok(Self { series, devices, job, loader: Arc::clone(&watched.loader), state })
+        let (history, progress, page) = (History::default(), Progress::default(), Page::new(watched));
+        let state = Mutex::new(State { window, history, progress });
+        Ok(Self { series, devices, job, loader: Arc::clone(&watched.loader), page, drawn: Mutex::default(), state })
     }
 
     /// Takes note of what happened.
     pub fn event(&self, event: &Event) {
         let now = Instant::now();
         let mut state = self.state();
+        let evaluated = state.progress.evaluated();
+        state.progress.event(event);
         match event {
             Event::Started(started) => {
-                state.total_steps = started.total_steps;
                 self.job.remaining_steps.set(started.total_steps.saturating_sub(started.steps_done) as f64);
             }
             Event::Step(step) => self.step(&mut state, step, now),
             Event::Evaluating { done, .. } => {
-                self.job.evaluated.inc_by(done.saturating_sub(state.evaluated));
-                state.evaluated = *done;
+                self.job.evaluated.inc_by(done.saturating_sub(evaluated));
                 state.window.hear(now);
             }
             Event::Saved(_) => {
@@ -98,7 +123,8 @@ impl Metrics {
             }
             Event::Epoch(epoch) => {
                 self.job.epoch_ended(epoch);
-                state.evaluated = 0;
+                let step = state.progress.step;
+                state.history.epoch(step, epoch);
                 state.window.hear(now);
             }
             Event::Finished(_) => state.window.close(),
@@ -112,9 +138,10 @@ impl Metrics {
                 device.count(own);
             }
         }
-        self.job.count(step, state.total_steps);
+        self.job.count(step, state.progress.remaining_steps());
         self.job.last_step.set(unix_time());
         state.window.add(step, now);
+        state.history.step(step);
     }
 
     /// Whether a step has been done: training goes on.
@@ -136,6 +163,26 @@ impl Metrics {
         encoded.map_err(|error| Error::failed(format!("metrics cannot be written as text: {error}")))
     }
 
+    /// The page for people, as it is now; drawn once a second at most, however many ask.
+    ///
+    /// # Errors
+    /// What the drawing library reports.
+    pub fn html(&self) -> Result<Bytes> {
+        let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if let Some((_, html)) = drawn.as_ref().filter(|(time, _)| now.saturating_duration_since(*time) < REDRAWN) {
+            return Ok(html.clone());
+        }
+        let html = Bytes::from(self.page.html(&self.snapshot(now))?);
+        *drawn = Some((now, html.clone()));
+        Ok(html)
+    }
+
+    fn snapshot(&self, now: Instant) -> Snapshot {
+        let State { window, history, progress } = &*self.state();
+        Snapshot { progress: progress.clone(), averages: window.averages(now), history: history.clone() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Numbers that a panic left half written are numbers still.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -145,4 +192,28 @@ impl Metrics {
 /// Seconds since 1970.
 fn unix_time() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(f64::NAN, |time| time.as_secs_f64())
+}
+
+#[cfg(test)]
+mod testing {
+    use crate::events::{RankStep, Step};
+    use crate::layers::Outcome;
+    use std::time::Duration;
+
+    /// A step of two ranks with so many examples each, whose mean loss is its number.
+    pub fn step(number: u64, examples: u64, time: Duration) -> Step {
+        let outcome = Outcome { loss_sum: 2.0 * (examples * number) as f64, correct: 0, examples: 2 * examples };
+        Step {
+            step: number,
+            epoch: 1,
+            outcome,
+            epoch_outcome: outcome,
+            learning_rate: 0.1,
+            gradient_norm: f64::NAN,
+            layer_gradient_norms: Vec::new(),
+            loader_queue: 0,
+            time,
+            ranks: vec![RankStep { examples, ..RankStep::default() }; 2],
+        }
+    }
 }

@@ -4,12 +4,13 @@
 //! where these bounds are set.
 
 use super::Metrics;
+use super::page::POLICY;
 use crate::error::{Error, Result};
 use crate::recipe::address::Address;
 use crate::report::console;
 use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -41,6 +42,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How much less urgent than training the thread is, as `nice` counts.
 const NICE: i32 = 10;
 
+const PAGE: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -172,10 +174,18 @@ fn answer<B>(request: &Request<B>, metrics: &Metrics) -> Response<Full<Bytes>> {
             Ok(text) => response(StatusCode::OK, EXPOSITION, text.into()),
             Err(error) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n").into()),
         },
+        "/" => match metrics.html() {
+            Ok(html) => {
+                let mut page = response(StatusCode::OK, PAGE, html);
+                page.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+                page
+            }
+            Err(error) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n").into()),
+        },
         "/healthz" => said(StatusCode::OK, "alive\n"),
         "/readyz" if metrics.is_ready() => said(StatusCode::OK, "training\n"),
         "/readyz" => said(StatusCode::SERVICE_UNAVAILABLE, "before the first step\n"),
-        _ => said(StatusCode::NOT_FOUND, "here are /metrics, /healthz and /readyz\n"),
+        _ => said(StatusCode::NOT_FOUND, "here are /, /metrics, /healthz and /readyz\n"),
     }
 }
 

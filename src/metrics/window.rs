@@ -12,6 +12,9 @@ const LENGTH: Duration = Duration::from_secs(30);
 /// The time from which on a slot is full.
 const SLOT: Duration = Duration::from_secs(1);
 
+/// By how much a step must be overdue before people are told.
+const LATE: Duration = Duration::from_secs(10);
+
 /// The last half minute of training.
 pub struct Window {
     ranks: usize,
@@ -24,6 +27,7 @@ pub struct Window {
 
 /// What some steps in a row came to.
 struct Slot {
+    steps: u64,
     time: Duration,
     longest: Duration,
     outcome: Outcome,
@@ -42,8 +46,10 @@ struct Work {
 pub struct Averages {
     /// Sums over the examples of all steps, each counted once.
     pub outcome: Outcome,
+    steps: u64,
     /// The time of all steps, and that by which one is overdue.
     time: Duration,
+    late: Duration,
     ranks: Vec<Work>,
 }
 
@@ -87,22 +93,25 @@ impl Window {
     pub fn averages(&self, now: Instant) -> Averages {
         let longest = self.slots.iter().map(|slot| slot.longest).max().unwrap_or_default();
         let silence = self.heard.map_or(Duration::ZERO, |heard| now.saturating_duration_since(heard));
-        let (mut outcome, mut ranks) = (Outcome::default(), vec![Work::default(); self.ranks]);
+        let (mut steps, mut outcome, mut ranks) = (0, Outcome::default(), vec![Work::default(); self.ranks]);
         for slot in &self.slots {
+            steps += slot.steps;
             outcome.add(&slot.outcome);
             ranks.iter_mut().zip(&slot.ranks).for_each(|(sum, work)| sum.add(work));
         }
-        Averages { outcome, time: self.time + silence.saturating_sub(longest), ranks }
+        let late = silence.saturating_sub(longest);
+        Averages { outcome, steps, time: self.time + late, late, ranks }
     }
 }
 
 impl Slot {
     fn empty(ranks: usize) -> Self {
         let (time, longest) = (Duration::ZERO, Duration::ZERO);
-        Self { time, longest, outcome: Outcome::default(), ranks: vec![Work::default(); ranks] }
+        Self { steps: 0, time, longest, outcome: Outcome::default(), ranks: vec![Work::default(); ranks] }
     }
 
     fn add(&mut self, step: &Step) {
+        self.steps += 1;
         self.time += step.time;
         self.longest = self.longest.max(step.time);
         self.outcome.add(&step.outcome);
@@ -126,8 +135,73 @@ impl Averages {
         examples as f64 / self.time.as_secs_f64()
     }
 
+    /// The examples that all ranks work on in a second, each counted once; NaN where there is no step.
+    pub fn job_examples_per_second(&self) -> f64 {
+        self.outcome.examples as f64 / self.time.as_secs_f64()
+    }
+
+    /// The seconds that a step takes; NaN where there is none.
+    pub fn step_seconds(&self) -> f64 {
+        (self.time - self.late).as_secs_f64() / self.steps as f64
+    }
+
+    /// Whether a step is long overdue.
+    pub fn is_late(&self) -> bool {
+        self.steps > 0 && self.late >= LATE
+    }
+
     /// The seconds that a rank spent in each phase, in the order of [`Phase::ALL`].
     pub fn phases(&self, rank: usize) -> [f64; Phase::ALL.len()] {
         self.ranks.get(rank).map(|work| work.phases).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::testing::step;
+
+    /// A window of steps of so many examples and milliseconds each, and when the last of them ended.
+    fn window(steps: impl IntoIterator<Item = (u64, u64)>) -> (Window, Instant) {
+        let (mut window, now) = (Window::new(2), Instant::now());
+        steps.into_iter().for_each(|(examples, milliseconds)| {
+            window.add(&step(1, examples, Duration::from_millis(milliseconds)), now);
+        });
+        (window, now)
+    }
+
+    #[test]
+    fn an_average_is_over_the_last_half_minute_and_the_last_step_at_least() {
+        for (steps, expected) in [
+            (vec![(8, 1000); 5], 8.0),
+            ([vec![(8, 1000); 100], vec![(16, 1000); 30]].concat(), 16.0),
+            ([vec![(8, 1000); 100], vec![(16, 1000); 15]].concat(), 12.0),
+            (vec![(8, 2000), (8, 100_000)], 0.08),
+            (vec![(1, 1); 70_000], 1000.0),
+        ] {
+            let (window, now) = window(steps);
+            let averages = window.averages(now);
+            assert!((averages.examples_per_second(1) / expected - 1.0).abs() < 1e-9, "{expected}");
+            assert!((averages.job_examples_per_second() / expected - 2.0).abs() < 1e-9, "{expected}");
+            assert!(window.slots.len() <= 31, "{} slots", window.slots.len());
+        }
+        assert!(window([]).0.averages(Instant::now()).examples_per_second(0).is_nan());
+    }
+
+    #[test]
+    fn a_rate_falls_when_a_step_is_overdue() {
+        let (mut window, now) = window([(8, 2000), (8, 2000)]);
+        let rate = |window: &Window, seconds| {
+            let averages = window.averages(now + Duration::from_secs(seconds));
+            (averages.examples_per_second(0), averages.is_late())
+        };
+        assert_eq!(rate(&window, 2), (4.0, false));
+        assert_eq!(rate(&window, 6), (2.0, false));
+        assert_eq!(rate(&window, 14), (1.0, true));
+        // An evaluation that goes on is no step that is overdue.
+        window.hear(now + Duration::from_secs(13));
+        assert_eq!(rate(&window, 14), (4.0, false));
+        window.close();
+        assert_eq!(rate(&window, 1000), (4.0, false));
     }
 }

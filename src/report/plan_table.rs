@@ -103,7 +103,8 @@ fn exchange_before(plan: &Plan, layer: LayerId) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-fn operation(exchange: &Exchange) -> &'static str {
+/// The word for how an exchange is carried out.
+pub fn operation(exchange: &Exchange) -> &'static str {
     match exchange.operation {
         Operation::AllGather => "all-gather",
         Operation::SendReceive => "send-receive",

@@ -10,6 +10,7 @@ mod gpu;
 mod gradients;
 mod laws;
 mod metrics;
+mod metrics_page;
 mod metrics_server;
 mod nccl_library;
 mod networks;

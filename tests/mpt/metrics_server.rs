@@ -122,8 +122,8 @@ fn weights(folder: &Path, hear: &mut dyn FnMut(&Event), job: Option<Job>) -> Vec
     fs::read(folder.join("checkpoints/step-00000010/model.safetensors")).unwrap()
 }
 
-/// Hundreds of connections that say nothing, or send a byte with every step: training computes what it computes, and who
-/// asks properly is answered.
+/// Hundreds of connections that say nothing, or send a byte with every step: training computes what it computes, and
+/// who asks properly is answered.
 #[test]
 fn slow_and_many_clients_do_not_touch_training() {
     let dir = tempfile::tempdir().unwrap();
@@ -156,7 +156,8 @@ fn a_port_that_cannot_be_had_is_told_before_training() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("run");
     let in_use = format!(
-        "mpt: --metrics-addr: 127.0.0.1:{port} is in use by another program; name another port, or 0 for any that is free\n"
+        "mpt: --metrics-addr: 127.0.0.1:{port} is in use by another program; name another port, or 0 for any \
+         that is free\n"
     );
     for command in ["train", "rehearse"] {
         let address = format!(":{port}");

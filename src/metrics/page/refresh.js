@@ -1,0 +1,15 @@
+const refresh = async () => {
+  if (!document.hidden) {
+    try {
+      const answer = await fetch(location.pathname, { cache: "no-store" });
+      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+      document.querySelector("main").replaceWith(fresh.querySelector("main"));
+      document.title = fresh.title;
+      document.body.className = "";
+    } catch {
+      document.body.className = "gone";
+    }
+  }
+  setTimeout(refresh, 2000);
+};
+setTimeout(refresh, 2000);
