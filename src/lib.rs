@@ -25,6 +25,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod comm;
 pub mod data;
+pub mod doctor;
 pub mod engine;
 pub mod error;
 pub mod events;

@@ -62,6 +62,7 @@ def splits(gpus: int) -> Iterator[Split]:
 
 def parts(bench: Bench) -> Iterator[Part]:
     """All that is tried. A rehearsal tries what computes elsewhere than on GPUs."""
+    yield Part("doctor", (str(bench.mpt), "doctor"))
     yield one_gpu(bench)
     reference = (str(bench.mpt), "train", "--device", "cpu", "--gpus", "1", *EXACT)
     yield recorded(bench, "losses on the CPU, to compare with", reference, REFERENCE)

@@ -28,8 +28,8 @@ class PartsTest(ScratchTest):
 
     def test_one_gpu_is_tried_without_others(self) -> None:
         names = self.names(1)
-        self.assertEqual(names[0], "copies, streams, events, a group of one")
-        self.assertEqual(names[2:], ["losses, single", "train, single", "bench step, single"])
+        self.assertEqual(names[:2], ["doctor", "copies, streams, events, a group of one"])
+        self.assertEqual(names[3:], ["losses, single", "train, single", "bench step, single"])
         self.assertNotIn("2", [word for part in self.planned for word in part.command])
 
     def test_more_gpus_are_tried_in_every_mode(self) -> None:
@@ -42,7 +42,8 @@ class PartsTest(ScratchTest):
 
     def test_on_gpus_everything_but_the_reference_asks_for_cuda(self) -> None:
         self.names(4)
-        others = [part for part in self.planned if part.command[0] == "mpt" and "on-the-cpu" not in part.run]
+        own = ("doctor", "losses on the CPU, to compare with")
+        others = [part for part in self.planned if part.command[0] == "mpt" and part.name not in own]
         self.assertTrue(all("cuda" in part.command for part in others))
 
     def test_a_rehearsal_is_of_the_same_runs_and_of_nothing_that_needs_a_gpu(self) -> None:
@@ -208,7 +209,7 @@ class CallTest(RepositoryTest):
         result = self.call("gpu-check", "--rehearse", "--gpus", "1")
         self.assertEqual(result.returncode, 1, result.stderr)
         # The program that only pretends leaves no record to compare.
-        self.assertIn("3 of 4 parts passed in ", result.stdout)
+        self.assertIn("4 of 5 parts passed in ", result.stdout)
         self.assertIn("; FAILED: `losses, single`; see gpu-check.md", result.stdout)
         text = (self.scratch / "elsewhere" / "gpu-check.md").read_text()
         self.assertIn("ran rehearse --gpus 1 --mode single", text)

@@ -2,6 +2,7 @@
 //! once, and then runs.
 
 mod bench;
+mod doctor;
 mod endpoint;
 mod listeners;
 mod options;
@@ -44,6 +45,10 @@ enum Command {
     Bench(bench::Bench),
     /// Show models and recipes
     Show(show::Show),
+    /// Show what this machine has and what it lacks: libtorch, GPUs and their links, NCCL, network, memory, data
+    ///
+    /// Per problem a sentence, and what to do. Nothing is changed, and that something is absent is no error.
+    Doctor(doctor::Doctor),
 }
 
 /// Runs a command; gives the exit code.
@@ -58,5 +63,6 @@ pub fn run(cli: Cli) -> Result<u8> {
         Command::Verify(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Show(command) => command.run(),
+        Command::Doctor(command) => command.run(),
     }
 }

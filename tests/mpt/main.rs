@@ -5,6 +5,7 @@ mod checkpoint;
 mod collectives;
 mod command_line;
 mod curves;
+mod doctor;
 mod evaluation;
 mod gpu;
 mod gradients;

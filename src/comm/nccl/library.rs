@@ -105,16 +105,39 @@ pub fn is_simulated() -> bool {
     step_marker().is_some()
 }
 
-fn load_driver() -> Result<()> {
+/// Whether there is a driver.
+pub fn has_driver() -> bool {
     // SAFETY: asking runs the library's initialisers, which the driver's own makers wrote for that.
-    if !unsafe { driver::sys::is_culib_present() } {
+    unsafe { driver::sys::is_culib_present() }
+}
+
+/// Whether there is an NCCL.
+pub fn has_nccl() -> bool {
+    // SAFETY: as above, by NCCL's own makers.
+    unsafe { nccl::sys::is_culib_present() }
+}
+
+/// Loads the driver alone.
+///
+/// # Errors
+/// It, or a function of it, is missing.
+pub fn load_driver() -> Result<()> {
+    if !has_driver() {
         return Err(Error::usage(
             "the NVIDIA driver's library libcuda.so.1 was not found: install the driver, or use --device cpu",
         ));
     }
-    // SAFETY: as above; the library stays loaded for good.
+    resolve_driver(&DRIVER)
+}
+
+/// Resolves functions of the driver, which must be there.
+///
+/// # Errors
+/// Names those that are missing.
+pub fn resolve_driver(names: &[&str]) -> Result<()> {
+    // SAFETY: the library was found, and stays loaded for good.
     let library = unsafe { driver::sys::culib() };
-    resolve("libcuda.so.1", &DRIVER, |name| {
+    resolve("libcuda.so.1", names, |name| {
         // SAFETY: the address is looked up and not called.
         unsafe { library.get::<unsafe extern "C" fn()>(name).is_ok() }
     })
@@ -125,13 +148,12 @@ fn load_driver() -> Result<()> {
 /// # Errors
 /// It, or a function of it, is missing.
 pub fn load_nccl() -> Result<()> {
-    // SAFETY: asking runs the library's initialisers, which NCCL's own makers wrote for that.
-    if !unsafe { nccl::sys::is_culib_present() } {
+    if !has_nccl() {
         return Err(Error::usage(
             "NCCL's library libnccl.so was not found: run scripts/setup on this machine, or use --device cpu",
         ));
     }
-    // SAFETY: as above; the library stays loaded for good.
+    // SAFETY: the library was found, and stays loaded for good.
     let library = unsafe { nccl::sys::culib() };
     resolve("libnccl.so", &NCCL, |name| {
         // SAFETY: the address is looked up and not called.
@@ -157,7 +179,11 @@ pub fn nccl_version() -> Result<c_int> {
         .map_err(|error| Error::failed(format!("NCCL does not tell its version: {:?}", error.0)))
 }
 
-fn driver_version() -> Result<c_int> {
+/// The newest CUDA that the driver serves, as 1000 * major + 10 * minor. [`load_driver`] must have found it.
+///
+/// # Errors
+/// The driver does not tell.
+pub fn driver_version() -> Result<c_int> {
     let mut version = 0;
     // SAFETY: the driver writes one number to the place given.
     let told = unsafe { driver::sys::cuDriverGetVersion(&mut version) };
@@ -166,7 +192,10 @@ fn driver_version() -> Result<c_int> {
 }
 
 /// A version of NCCL, shown as its makers write it.
-struct Version(c_int);
+pub struct Version(
+    /// 10000 * major + 100 * minor + patch.
+    pub c_int,
+);
 
 impl fmt::Display for Version {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

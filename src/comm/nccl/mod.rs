@@ -4,6 +4,7 @@
 //! * [`gpu`] a GPU's two streams, and what orders them
 //! * [`buffers`] the memory that NCCL reads and writes
 //! * [`communicator`] an NCCL communicator, every call checked and polled
+//! * [`facts`] what the driver and NCCL tell of themselves, without being used
 //!
 //! A call goes through five stations: (1) libtorch's stream copies what the rank puts in to an exchange buffer, (2) the
 //! stream of collectives waits for that copy, (3) NCCL works, (4) libtorch's stream waits for NCCL, (5) and copies what
@@ -13,6 +14,7 @@
 
 pub mod buffers;
 pub mod communicator;
+pub mod facts;
 pub mod gpu;
 pub mod library;
 

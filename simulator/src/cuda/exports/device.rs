@@ -85,6 +85,23 @@ pub extern "C" fn cuDeviceCanAccessPeer(can: Out<i32>, device: i32, peer: i32) -
     })
 }
 
+/// `cuDeviceGetP2PAttribute`: access in both ways, and a link without atomic operations, as PCIe is.
+#[unsafe(no_mangle)]
+pub extern "C" fn cuDeviceGetP2PAttribute(value: Out<i32>, attribute: u32, device: i32, peer: i32) -> CuResult {
+    call("cuDeviceGetP2PAttribute", |line| {
+        line.number("attribute", attribute).number("device", device);
+        let (device, peer) = (device::numbered(device)?, device::numbered(peer)?);
+        if device.ordinal == peer.ordinal {
+            return Err(CuResult::INVALID_DEVICE);
+        }
+        value.set(match attribute {
+            1 | 3 | 5 => 0, // PERFORMANCE_RANK, NATIVE_ATOMIC_SUPPORTED, ONLY_PARTIAL_NATIVE_ATOMIC_SUPPORTED
+            2 | 4 => 1,     // ACCESS_SUPPORTED, CUDA_ARRAY_ACCESS_SUPPORTED
+            _ => return Err(CuResult::INVALID_VALUE),
+        })
+    })
+}
+
 /// `cuDeviceGetAttribute`. Memory pools are said not to be there, as they are not simulated.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuDeviceGetAttribute(value: Out<i32>, attribute: u32, device: i32) -> CuResult {
