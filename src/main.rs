@@ -1,18 +1,20 @@
 //! The program `mpt`: parses the command line, runs the command, maps errors to exit codes.
 
 use clap::Parser;
-use mpt::report::console;
-use mpt::report::line::Line;
+use mpt::cli::{Cli, run};
+use mpt::error::Error;
+use mpt::launch::last_word;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match mpt::cli::run(mpt::cli::Cli::parse()) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            console::say(Line::error(&error));
-            // SAFETY: ends the process and touches nothing. Ranks that did not fail may still be computing, and an
-            // ordinary exit would run libtorch's destructors under them.
-            unsafe { libc::_exit(i32::from(error.exit_code())) }
+    let cli = Cli::try_parse().unwrap_or_else(|wrong| {
+        if wrong.use_stderr() {
+            last_word::record(&Error::usage(wrong.to_string()));
         }
+        wrong.exit()
+    });
+    match run(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => last_word::end(&error),
     }
 }

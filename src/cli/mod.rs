@@ -2,6 +2,7 @@
 //! once, and then runs.
 
 mod bench;
+mod declaration;
 mod doctor;
 mod endpoint;
 mod listeners;

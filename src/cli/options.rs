@@ -169,6 +169,16 @@ pub fn set(layered: &mut Layered, flag: &str, key: &str, value: Option<impl ToSt
 }
 
 impl Where {
+    /// How many devices were asked for by `--gpus`.
+    pub fn gpus(&self) -> Option<usize> {
+        self.gpus.map(|gpus| gpus as usize)
+    }
+
+    /// Lets there be as many devices as a launcher started ranks, on all its machines, whatever `--gpus` says of one.
+    pub fn spread(&mut self, ranks: usize) {
+        self.gpus = u32::try_from(ranks).ok();
+    }
+
     /// Whether nothing was said about devices, mode or mesh.
     pub fn is_open(&self) -> bool {
         self.gpus.is_none() && self.mode.is_none() && self.mesh.is_none()

@@ -1,53 +1,94 @@
 //! Where the ranks of a run are: all in this process, or one here and the others in processes of their own. What the
 //! ranks of one run must do alike, the first decides and the others hear of.
 
-use super::options::{Devices, set};
+use super::declaration::declaration;
+use super::options::{Devices, Where, set};
 use crate::comm::nccl::gpu::Gpu;
 use crate::comm::nccl::library;
 use crate::engine::job::threads;
 use crate::engine::session::{Job, Ranks};
 use crate::error::{Error, Result};
-use crate::launch::meeting;
+use crate::launch::heartbeat::Heartbeat;
+use crate::launch::launchers::{Described, Launcher};
 use crate::launch::world::World;
+use crate::launch::{agreement, meeting};
 use crate::plan::Mesh;
+use crate::recipe::settings::ParallelSettings;
 use crate::recipe::{Layered, Precision, Recipe};
 use std::ffi::OsStr;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a rank looks for the store of its run.
-const JOINING: Duration = Duration::from_secs(60);
+/// How long a rank looks for the store of its run where the settings, which say it, cannot be read.
+const MEETING: Duration = Duration::from_secs(60);
 
 /// Where the ranks are.
 pub enum Place {
     /// All here, one thread each; on GPUs only one.
     Threads(Devices),
-    /// One here.
-    Rank(Devices, World),
+    /// One here, on the GPU of this number.
+    Rank(Devices, Arc<World>, usize),
     /// None here: so many are to be started, as processes.
     Nowhere(usize),
 }
 
 impl Place {
-    /// Where the ranks are on these devices, as far as the environment tells; `count` tells how many are asked for.
+    /// Where the ranks are: this process is the one that a launcher described, or no launcher started it. `meeting` tells
+    /// how long ranks have to come together, and `count` how many are asked for.
     ///
     /// # Errors
     /// This is a rank of many, and the devices are threads of one process; or the run's store does not answer; or there
-    /// are not as many GPUs.
-    pub fn find(devices: Devices, count: impl FnOnce() -> Result<usize>) -> Result<Self> {
-        match (devices, World::from_environment(JOINING)?) {
-            (Devices::Cpu, Some(World { rank, size, .. })) if size > 1 => Err(Error::usage(format!(
-                "this is rank {rank} of {size}, but CPU devices are threads of one process: start mpt without a launcher"
-            ))),
-            (Devices::Cpu, _) => Ok(Self::Threads(devices)),
-            (devices, Some(world)) => {
-                library::load()?;
-                Ok(Self::Rank(devices, world))
+    /// are not as many GPUs, or not as many ranks on this machine, as are asked for.
+    pub fn find(
+        who: Option<Described>,
+        wish: &Where,
+        meeting: impl FnOnce() -> Result<Duration>,
+        count: impl FnOnce() -> Result<usize>,
+    ) -> Result<Self> {
+        let who = match (who, wish.devices()) {
+            (None, devices) => return Self::alone(devices?, count),
+            (Some(who), Ok(Devices::Cpu)) if who.size == 1 => {
+                check_count(&who, wish)?;
+                return Ok(Self::Threads(Devices::Cpu));
             }
-            (Devices::Simulated, None) => Ok(Self::Nowhere(count()?)),
-            (Devices::Cuda, None) => match (count()?, library::gpus()) {
+            (Some(Described { rank, size, launcher, .. }), Ok(Devices::Cpu)) => {
+                return Err(Error::usage(format!(
+                    "this is rank {rank} of {size}, started by {launcher}, but CPU devices are threads of one process: \
+                     start mpt without a launcher"
+                )));
+            }
+            (Some(who), _) => who,
+        };
+        // Whatever else is wrong is found after the others can be told, so that none of them waits.
+        let world = World::join(who, meeting().unwrap_or(MEETING))?;
+        let found = wish.devices().and_then(|devices| {
+            check_count(&world.who, wish)?;
+            library::load()?;
+            let gpu = match devices {
+                // All GPUs of a rehearsal are on one machine, whatever machines its launcher plays.
+                Devices::Simulated => world.who.rank,
+                _ => gpu_of(&world.who, library::gpus())?,
+            };
+            Ok((devices, gpu))
+        });
+        match found {
+            Ok((devices, gpu)) => Ok(Self::Rank(devices, Arc::new(world), gpu)),
+            Err(error) => {
+                world.fail(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Where the ranks are of a run that no launcher started.
+    fn alone(devices: Devices, count: impl FnOnce() -> Result<usize>) -> Result<Self> {
+        match devices {
+            Devices::Cpu => Ok(Self::Threads(devices)),
+            Devices::Simulated => Ok(Self::Nowhere(count()?)),
+            Devices::Cuda => match (count()?, library::gpus()) {
                 (count, found) if count > found => Err(Error::usage(format!(
                     "{count} GPUs are asked for, but this machine has {found}; or use --device cpu"
                 ))),
@@ -59,26 +100,69 @@ impl Place {
 
     /// Whether this process speaks for the run.
     pub fn speaks(&self) -> bool {
-        !matches!(self, Self::Rank(_, world) if world.rank != 0)
+        !matches!(self, Self::Rank(_, world, _) if world.who.rank != 0)
     }
 
     /// Whether this process serves metrics for its host: the first of the host's ranks, or what starts them.
     pub fn serves(&self) -> bool {
-        !matches!(self, Self::Rank(_, world) if world.local_rank != 0)
+        !matches!(self, Self::Rank(_, world, _) if world.who.local_rank != 0)
     }
 
     /// The ranks of this host, of so many in all.
     pub fn host_ranks(&self, ranks: usize) -> Range<usize> {
-        let Self::Rank(_, world) = self else { return 0..ranks };
-        let first = world.rank - world.local_rank;
-        first..first + world.local_size
+        let Self::Rank(_, world, _) = self else { return 0..ranks };
+        let Described { rank, local_rank, local_size, .. } = world.who;
+        let first = rank - local_rank;
+        first..first + local_size
     }
 
     /// The kind of devices.
     pub fn devices(&self) -> Devices {
         match self {
-            Self::Threads(devices) | Self::Rank(devices, _) => *devices,
+            Self::Threads(devices) | Self::Rank(devices, ..) => *devices,
             Self::Nowhere(_) => Devices::Simulated,
+        }
+    }
+
+    /// Who started the ranks, if that was not mpt.
+    pub fn launched(&self) -> Option<&Described> {
+        match self {
+            Self::Rank(_, world, _) if world.who.launcher != Launcher::Supervisor => Some(&world.who),
+            _ => None,
+        }
+    }
+
+    /// The number of ranks that were started, if a launcher did that.
+    pub fn started(&self) -> Option<usize> {
+        if let Self::Rank(_, world, _) = self { Some(world.who.size) } else { None }
+    }
+
+    /// Tells the other ranks what stopped this one.
+    pub fn fail(&self, error: &Error) {
+        if let Self::Rank(_, world, _) = self {
+            world.fail(error);
+        }
+    }
+
+    /// Compares with the other ranks what each is about to do.
+    ///
+    /// # Errors
+    /// They differ, or some have not come, or failed.
+    pub fn agree(&self, layered: &Layered, job: &Job) -> Result<()> {
+        let Self::Rank(_, world, _) = self else { return Ok(()) };
+        agreement::agree(world, &declaration(layered, job)?)
+    }
+
+    /// Gives and watches for signs of life from now on. mpt's supervisor sees its ranks' ends by itself.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn heartbeat(&self, parallel: &ParallelSettings) -> Result<Option<Heartbeat>> {
+        match self {
+            Self::Rank(_, world, _) if self.launched().is_some() => {
+                Heartbeat::start(Arc::clone(world), parallel.timeout).map(Some)
+            }
+            _ => Ok(None),
         }
     }
 
@@ -87,28 +171,24 @@ impl Place {
     /// # Errors
     /// What finding it reports, and the store.
     pub fn share(&self, key: &str, find: impl FnOnce() -> Result<Option<PathBuf>>) -> Result<Option<PathBuf>> {
-        let Self::Rank(_, world) = self else { return find() };
+        let Self::Rank(_, world, _) = self else { return find() };
         let path = world.share(key, 0, || Ok(find()?.unwrap_or_default().as_os_str().as_bytes().to_vec()))?;
         Ok((!path.is_empty()).then(|| Path::new(OsStr::from_bytes(&path)).to_owned()))
     }
 
-    /// Lays over settings that leave it open what the GPU is best at, and the number of ranks that were started.
+    /// Lays over settings that leave it open what the GPU is best at.
     ///
     /// # Errors
-    /// The settings ask for another number.
+    /// The settings ask for another number of devices than ranks were started.
     pub fn fit(&self, layered: &mut Layered) -> Result<()> {
         if self.devices() == Devices::Cuda && layered.recipe()?.train.precision == Precision::Auto {
-            let local = if let Self::Rank(_, world) = self { world.local_rank } else { 0 };
-            let precision = if Gpu::new(local)?.computes_bf16()? { Precision::Bf16 } else { Precision::Fp32 };
+            let gpu = if let Self::Rank(_, _, gpu) = self { *gpu } else { 0 };
+            let precision = if Gpu::new(gpu)?.computes_bf16()? { Precision::Bf16 } else { Precision::Fp32 };
             set(layered, "the GPU", "train.precision", Some(precision.name()))?;
         }
         self.devices().fit_own_half(layered)?;
-        let Self::Rank(_, world) = self else { return Ok(()) };
-        let asked = layered.recipe()?.parallel;
-        if asked.devices == 0 && asked.mesh.is_none() {
-            set(layered, "the ranks that were started", "parallel.devices", Some(world.size))?;
-        }
-        let (ranks, started) = (layered.recipe()?.layout()?.0.ranks(), world.size);
+        let Some(started) = self.started() else { return Ok(()) };
+        let ranks = layered.recipe()?.layout()?.0.ranks();
         if ranks == started {
             return Ok(());
         }
@@ -121,10 +201,10 @@ impl Place {
         if let Self::Threads(devices) = self {
             job.devices = (0..job.devices.len()).map(|rank| devices.name(rank)).collect();
         }
-        let Self::Rank(devices, world) = self else { return };
-        job.assignment.settings.device = devices.tensors(world.local_rank);
-        job.devices = (0..world.size).map(|rank| devices.name(rank)).collect();
-        job.assignment.threads = threads(recipe, world.local_size);
+        let Self::Rank(devices, world, gpu) = self else { return };
+        job.assignment.settings.device = devices.tensors(*gpu);
+        job.devices = (0..world.who.size).map(|rank| devices.name(rank)).collect();
+        job.assignment.threads = threads(recipe, world.who.local_size);
         job.assignment.on_step = library::step_marker();
     }
 
@@ -133,8 +213,61 @@ impl Place {
     /// # Errors
     /// The GPU cannot be used, or the other ranks did not come within the limit.
     pub fn ranks(&self, mesh: Mesh, limit: Duration) -> Result<Ranks> {
-        let Self::Rank(_, world) = self else { return Ok(Ranks::All) };
-        let gpu = Gpu::new(world.local_rank)?;
-        Ok(Ranks::One(world.rank, meeting::groups(world, mesh, &gpu, limit)?))
+        let Self::Rank(_, world, gpu) = self else { return Ok(Ranks::All) };
+        let gpu = Gpu::new(*gpu)?;
+        Ok(Ranks::One(world.who.rank, meeting::groups(world, mesh, &gpu, limit)?))
+    }
+}
+
+/// `--gpus` counts the devices of a machine, and under a launcher those are the ranks that it started there.
+fn check_count(who: &Described, wish: &Where) -> Result<()> {
+    let Described { launcher, local_size, .. } = who;
+    match wish.gpus() {
+        Some(asked) if asked != *local_size => Err(Error::usage(format!(
+            "--gpus {asked}: {launcher} started {local_size} rank(s) on this machine; leave --gpus out, or let it start \
+             {asked}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The number of a rank's GPU. A launcher may show each rank no GPU but its own, as `srun --gpus-per-task 1` does.
+fn gpu_of(who: &Described, visible: usize) -> Result<usize> {
+    let Described { launcher, rank, local_rank, local_size, .. } = who;
+    match visible {
+        1 => Ok(0),
+        _ if *local_rank < visible => Ok(*local_rank),
+        _ => Err(Error::usage(format!(
+            "rank {rank} is number {local_rank} of the {local_size} that {launcher} started on this machine, which shows \
+             {visible} GPUs (CUDA_VISIBLE_DEVICES): start one rank for each"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rank_uses_the_gpu_of_its_place_or_the_only_one_that_it_sees() {
+        let who = Described {
+            launcher: Launcher::Slurm,
+            rank: 7,
+            size: 8,
+            local_rank: 3,
+            local_size: 4,
+            host: "a".into(),
+            port: 1,
+            served: false,
+            run: "1.0".into(),
+            restart: "0".into(),
+        };
+        assert_eq!(gpu_of(&who, 4).unwrap(), 3);
+        assert_eq!(gpu_of(&who, 1).unwrap(), 0);
+        let message = gpu_of(&who, 2).unwrap_err().to_string();
+        assert!(
+            message.starts_with("rank 7 is number 3 of the 4 that srun started on this machine, which"),
+            "{message}"
+        );
     }
 }

@@ -1,8 +1,10 @@
 //! `mpt rehearse`: a `train` command line on simulated GPUs. The ranks are real processes that make real calls of the
-//! driver and of NCCL; what answers is the simulator.
+//! driver and of NCCL; what answers is the simulator. Under a launcher, each rank that it starts prepares its own
+//! environment: `torchrun --no-python mpt rehearse ...` on one machine.
 
 use super::train::Train;
 use crate::error::{Error, Result};
+use crate::launch::launchers;
 use crate::launch::simulator::{Fault, Simulator};
 use crate::report::console;
 use crate::report::line::Line;
@@ -32,19 +34,21 @@ impl Rehearse {
     pub fn run(self) -> Result<u8> {
         self.train.begin_to_speak();
         let fault: Option<Fault> = self.fault.as_deref().map(str::parse).transpose()?;
-        let count = self.train.recipe()?.layout()?.0.ranks();
+        let started = launchers::detect()?;
+        if let (Some(_), Some(simulator)) = (&started, Simulator::of_environment()) {
+            return judged(self.train.run(), &simulator);
+        }
+        let count = match &started {
+            Some(who) => who.size,
+            None => self.train.recipe()?.layout()?.0.ranks(),
+        };
         if let Some(Fault { rank, .. }) = fault.as_ref().filter(|fault| fault.rank >= count) {
             return Err(Error::usage(format!("--fault: there is no rank {rank}, the run has {count}")));
         }
         let trace = self.trace.as_deref().map(made).transpose()?;
         let program = env::current_exe().map_err(|error| Error::failed(format!("where is this program? {error}")))?;
-        let simulator = Simulator::beside(&program)?;
-        let message =
-            format!("rehearsal: {count} simulated GPU(s); a simulator of documented rules, not a proof on GPUs");
-        console::say(Line::new("rehearsal", message).with("devices", count));
-        let arguments = arguments_of_train(env::args_os().skip(2));
-        let environment = |rank: usize| {
-            let mut environment = simulator.environment(count, rank, fault.as_ref());
+        let environment = |simulator: &Simulator, devices: usize, rank: usize| {
+            let mut environment = simulator.environment(devices, rank, fault.as_ref());
             if let Some(trace) = &trace {
                 // The simulator adds the number of the process, which messages name.
                 let prefix = trace.join(format!("rank-{rank}-process-"));
@@ -52,17 +56,34 @@ impl Rehearse {
             }
             environment
         };
-        let ended = self.train.supervise(count, arguments, &environment);
-        let broken = simulator.broken_rules();
-        match (ended, broken.first()) {
-            (Ok(_), Some(first)) => {
-                let number = broken.len();
-                Err(Error::failed(format!(
-                    "{number} time(s) a rule of the driver or of NCCL was broken, first: {first}"
-                )))
-            }
-            (ended, _) => ended,
+        if started.as_ref().is_none_or(|who| who.rank == 0) {
+            let message =
+                format!("rehearsal: {count} simulated GPU(s); a simulator of documented rules, not a proof on GPUs");
+            console::say(Line::new("rehearsal", message).with("devices", count));
         }
+        if let Some(who) = started {
+            // One of the ranks that a launcher started: this process becomes it.
+            let run = format!("{} {}:{}", who.prefix(), who.host, who.port);
+            let simulator = Simulator::of_run(&program, &run)?;
+            let environment = environment(&simulator, who.size, who.rank);
+            return simulator.begin_anew(environment);
+        }
+        let simulator = Simulator::beside(&program)?;
+        let arguments = arguments_of_train(env::args_os().skip(2));
+        let ended = self.train.supervise(count, arguments, &|rank| environment(&simulator, count, rank));
+        judged(ended, &simulator)
+    }
+}
+
+/// How a rehearsal ended: badly too if a rule was broken.
+fn judged(ended: Result<u8>, simulator: &Simulator) -> Result<u8> {
+    let broken = simulator.broken_rules();
+    match (ended, broken.first()) {
+        (Ok(_), Some(first)) => {
+            let number = broken.len();
+            Err(Error::failed(format!("{number} time(s) a rule of the driver or of NCCL was broken, first: {first}")))
+        }
+        (ended, _) => ended,
     }
 }
 

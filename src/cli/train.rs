@@ -12,7 +12,7 @@ use crate::engine::worker::Assignment;
 use crate::error::Result;
 use crate::events::{StopReason, Summary};
 use crate::launch::control::Control;
-use crate::launch::{environment, supervisor};
+use crate::launch::{environment, launchers, supervisor};
 use crate::metrics::server::Port;
 use crate::model::shipped;
 use crate::plan::{Mesh, Plan};
@@ -93,13 +93,16 @@ impl Train {
         self.begin_to_speak();
         environment::suit_training();
         let begin = Instant::now();
-        let place = Place::find(self.place.devices()?, || Ok(self.recipe()?.layout()?.0.ranks()))?;
+        let meeting = || Ok(self.settings()?.recipe()?.parallel.meeting);
+        let count = || Ok(self.recipe()?.layout()?.0.ranks());
+        let place = Place::find(launchers::detect()?, &self.place, meeting, count)?;
         if let Place::Nowhere(count) = place {
             return self.supervise(count, env::args_os().skip(1).collect(), &|_| Vec::new());
         }
         // The first rank speaks for all.
         self.quiet |= !place.speaks();
-        self.train(begin, &place)
+        place.started().into_iter().for_each(|ranks| self.place.spread(ranks));
+        self.train(begin, &place).inspect_err(|error| place.fail(error))
     }
 
     /// Has everything said as was asked for.
@@ -137,6 +140,7 @@ impl Train {
 
     fn train(self, begin: Instant, place: &Place) -> Result<u8> {
         let Prepared { layered, recipe, resume, mut job } = self.prepare(begin, place)?;
+        place.agree(&layered, &job)?;
         let port = endpoint::port(&recipe, place)?;
         let mut log = None;
         let run_folder = place.share("run folder", || {
@@ -152,6 +156,7 @@ impl Train {
         }
         job.assignment.control.catch_signals()?;
         let what = description(&recipe, &job.assignment.plan);
+        let _heartbeat = place.heartbeat(&recipe.parallel)?;
         let ranks = place.ranks(job.assignment.plan.mesh, recipe.parallel.timeout)?;
         let endpoint = port.map(|port| Endpoint::open(port, &recipe, &job, place, self.quiet)).transpose()?;
         let mut listeners = Listeners::new(begin, self.quiet, log, endpoint);
@@ -272,6 +277,11 @@ impl Train {
             };
             let line = Line::new("devices", format!("devices: {devices} {on}; precision: {precision}"));
             console::say(line.with("devices", job.devices.clone()));
+            if let Some(launched) = place.launched() {
+                console::say(
+                    Line::new("launcher", launched.to_string()).with("launcher", launched.launcher.to_string()),
+                );
+            }
         }
         Ok(())
     }

@@ -60,6 +60,14 @@ impl Source for IdxDataset {
         self.classes
     }
 
+    /// Of every image and label.
+    fn checksum(&self) -> u32 {
+        let mut checksum = crc32fast::Hasher::new();
+        checksum.update(&self.images);
+        checksum.update(&self.labels);
+        checksum.finalize()
+    }
+
     fn read(&self, index: usize, pixels: &mut [f32]) -> Result<i64> {
         let size = self.height * self.width;
         let image = &self.images[index * size..][..size];
@@ -131,6 +139,7 @@ mod tests {
         assert_eq!(train.read(1, &mut pixels).unwrap(), 0);
         assert_eq!(pixels, [0.8, 1.0, 0.0, 0.0]);
         let test = IdxDataset::open(dir.path(), Subset::Test).unwrap();
+        assert_ne!(train.checksum(), test.checksum());
         assert_eq!((test.len(), test.shape(), test.classes()), (1, [1, 1, 1], 3));
     }
 

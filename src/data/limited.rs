@@ -30,6 +30,10 @@ impl<S: Source> Source for Limited<S> {
         self.inner.classes()
     }
 
+    fn checksum(&self) -> u32 {
+        self.inner.checksum() ^ self.length as u32
+    }
+
     fn read(&self, index: usize, pixels: &mut [f32]) -> Result<i64> {
         self.inner.read(index, pixels)
     }

@@ -27,6 +27,13 @@ pub trait Source: Send + Sync {
     /// How many classes there are: labels are in `0..classes`.
     fn classes(&self) -> usize;
 
+    /// A number that data sets of different examples do not share, or hardly ever. Where examples are computed their
+    /// settings tell them apart, and this only says how many there are of which form.
+    fn checksum(&self) -> u32 {
+        let form = format!("{} {:?} {}", self.len(), self.shape(), self.classes());
+        crc32fast::hash(form.as_bytes())
+    }
+
     /// Writes the pixels of example `index` (below [`len`](Self::len)), each in `0.0..=1.0`, to `pixels`: [C, H, W] of
     /// [`shape`](Self::shape). Returns the example's label. The same index always gives the same example.
     ///

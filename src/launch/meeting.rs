@@ -18,7 +18,7 @@ use std::time::Duration;
 /// NCCL's and the store's, or not every rank came in time.
 pub fn groups(world: &World, mesh: Mesh, gpu: &Arc<Gpu>, limit: Duration) -> Result<Groups> {
     let join = |name: &str, members: &[usize]| -> Result<Box<Nccl>> {
-        let (first, place) = (members[0], members.iter().position(|&member| member == world.rank).unwrap_or(0));
+        let (first, place) = (members[0], members.iter().position(|&member| member == world.who.rank).unwrap_or(0));
         let id = if members.len() > 1 {
             let id = world.share(&format!("nccl/{name}/{first}"), first, || Ok(UniqueId::new()?.bytes().to_vec()))?;
             Some(UniqueId::from_bytes(&id)?)
@@ -30,7 +30,7 @@ pub fn groups(world: &World, mesh: Mesh, gpu: &Arc<Gpu>, limit: Duration) -> Res
     let everyone: Vec<usize> = (0..mesh.ranks()).collect();
     Ok(Groups {
         world: join("world", &everyone)?,
-        model: join("model", &mesh.model_group(world.rank))?,
-        data: join("data", &mesh.data_group(world.rank))?,
+        model: join("model", &mesh.model_group(world.who.rank))?,
+        data: join("data", &mesh.data_group(world.who.rank))?,
     })
 }

@@ -1,17 +1,25 @@
 //! How ranks are started and stopped.
 //!
 //! * [`supervisor`] ranks as processes of this machine: GPUs
-//! * [`world`] the run that a process is a rank of
+//! * [`launchers`] who started this process as a rank: torchrun, srun, mpirun, Kubeflow, or mpt
+//! * [`world`] the run that a process is a rank of, and the store in which it meets the others
 //! * [`board`] what the ranks of a run tell each other beside their work
+//! * [`agreement`] what the ranks of a run must have in common
+//! * [`heartbeat`] signs of life while they train
 //! * [`meeting`] how ranks that are processes become groups
+//! * [`last_word`] what a process that failed says and leaves
 //! * [`simulator`] simulated GPUs, for rehearsals
 //! * [`threads`] ranks as threads of this process: CPU devices
 //! * [`control`] what ends a run early
 //! * [`environment`] what libtorch's run-time libraries are told before they are loaded
 
+pub mod agreement;
 pub mod board;
 pub mod control;
 pub mod environment;
+pub mod heartbeat;
+pub mod last_word;
+pub mod launchers;
 pub mod meeting;
 pub mod simulator;
 pub mod supervisor;

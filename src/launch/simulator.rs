@@ -3,11 +3,16 @@
 
 use crate::error::{Error, Result};
 use std::ffi::OsString;
-use std::os::unix::fs::symlink;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::{env, fs, process};
+use std::{env, fs, io, process};
 
 /// The library, which `cargo build` puts beside the program.
 const LIBRARY: &str = "libmpt_simulator.so";
@@ -52,9 +57,18 @@ impl FromStr for Fault {
     }
 }
 
-/// A folder with the simulator's links and sockets, which goes when this is dropped.
+/// In the folder of ranks that a launcher started: which of them is still there holds a lock of this file.
+const LOCK: &str = "lock";
+/// Where ranks find the folder.
+const FOLDER_VARIABLE: &str = "MPT_SIMULATOR_FOLDER";
+/// Where such a rank finds its own lock again when it has begun anew with the simulator: the number of the open file.
+const LOCK_VARIABLE: &str = "MPT_SIMULATOR_LOCK";
+
+/// A folder with the simulator's links and sockets, which goes when this is dropped: where a launcher started the ranks,
+/// when the last of them drops it.
 pub struct Simulator {
     folder: PathBuf,
+    lock: Option<File>,
 }
 
 impl Simulator {
@@ -63,21 +77,56 @@ impl Simulator {
     /// # Errors
     /// The simulator's library is not there, or the folder cannot be made.
     pub fn beside(program: &Path) -> Result<Self> {
-        let beside = |folder: &Path| folder.join(LIBRARY);
-        let library = program.parent().map(beside).filter(|library| library.exists()).ok_or_else(|| {
-            let program = program.display();
-            Error::usage(format!("{LIBRARY} is not beside {program}: build both with `cargo build --release`"))
-        })?;
+        let library = library_beside(program)?;
         static MADE: AtomicUsize = AtomicUsize::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let folder = env::temp_dir().join(format!("mpt-rehearsal-{}-{number}", process::id()));
-        let made = Self { folder: folder.clone() };
-        let prepare = || {
-            fs::create_dir_all(&folder)?;
-            NAMES.iter().try_for_each(|name| symlink(&library, folder.join(name)))
-        };
-        prepare().map_err(|error| Error::failed(format!("{}: {error}", folder.display())))?;
+        let made = Self { folder: folder.clone(), lock: None };
+        let prepared = fs::create_dir_all(&folder).and_then(|()| link(&library, &folder));
+        prepared.map_err(|error| Error::failed(format!("{}: {error}", folder.display())))?;
         Ok(made)
+    }
+
+    /// The folder of ranks that a launcher started on this machine, each of which calls this: `run` is what they have in
+    /// common, and no other run has at the same time.
+    ///
+    /// # Errors
+    /// The simulator's library is not there, or the folder cannot be made.
+    pub fn of_run(program: &Path, run: &str) -> Result<Self> {
+        let library = library_beside(program)?;
+        // Short, for the paths of sockets may not be long.
+        let folder = env::temp_dir().join(format!("mpt-rehearsal-{:08x}", crc32fast::hash(run.as_bytes())));
+        let prepare = || {
+            let lock = lock(&folder)?;
+            link(&library, &folder).map(|()| lock)
+        };
+        let lock = prepare().map_err(|error| Error::failed(format!("{}: {error}", folder.display())))?;
+        Ok(Self { folder, lock: Some(lock) })
+    }
+
+    /// The folder of this rank, which began anew in the environment of [`Simulator::begin_anew`]; `None` before that.
+    pub fn of_environment() -> Option<Self> {
+        let folder = PathBuf::from(env::var_os(FOLDER_VARIABLE)?);
+        let lock = env::var(LOCK_VARIABLE).ok()?.parse().ok()?;
+        // SAFETY: the number was left open for this process by itself, before it began anew, and is taken here only.
+        let lock = unsafe { File::from_raw_fd(lock) };
+        Some(Self { folder, lock: Some(lock) })
+    }
+
+    /// Begins this program anew with the same arguments and more environment: the dynamic linker looks for libraries where
+    /// its environment said at the start.
+    ///
+    /// # Errors
+    /// It cannot be begun.
+    pub fn begin_anew(self, environment: Vec<(String, OsString)>) -> Result<u8> {
+        let failed = |error: io::Error| Error::failed(format!("mpt cannot be started again: {error}"));
+        let program = env::current_exe().map_err(failed)?;
+        let lock = self.lock.as_ref().map(AsRawFd::as_raw_fd).unwrap_or_default();
+        // SAFETY: changes a flag of a file that this process holds open.
+        unsafe { libc::fcntl(lock, libc::F_SETFD, 0) };
+        let mut command = Command::new(program);
+        command.args(env::args_os().skip(1)).envs(environment).env(LOCK_VARIABLE, lock.to_string());
+        Err(failed(command.exec()))
     }
 
     /// What a rank of a rehearsal on `devices` GPUs finds in its environment.
@@ -89,7 +138,7 @@ impl Simulator {
         }
         let mut environment = vec![
             (SEARCH_PATH.to_owned(), search),
-            ("MPT_SIMULATOR_FOLDER".to_owned(), self.folder.clone().into_os_string()),
+            (FOLDER_VARIABLE.to_owned(), self.folder.clone().into_os_string()),
             ("MPT_SIMULATOR_DEVICES".to_owned(), devices.to_string().into()),
         ];
         if let Some(Fault { action, step, .. }) = fault.filter(|fault| fault.rank == rank) {
@@ -107,14 +156,82 @@ impl Simulator {
 
 impl Drop for Simulator {
     fn drop(&mut self) {
-        // What is left over lies in the folder for temporary files.
-        let _ = fs::remove_dir_all(&self.folder);
+        // Whoever gets the lock for itself alone is the last of a run.
+        if self.lock.as_ref().is_none_or(|lock| lock.try_lock().is_ok()) {
+            // What is left over lies in the folder for temporary files.
+            let _ = fs::remove_dir_all(&self.folder);
+        }
     }
+}
+
+fn library_beside(program: &Path) -> Result<PathBuf> {
+    let beside = |folder: &Path| folder.join(LIBRARY);
+    program.parent().map(beside).filter(|library| library.exists()).ok_or_else(|| {
+        let program = program.display();
+        Error::usage(format!("{LIBRARY} is not beside {program}: build both with `cargo build --release`"))
+    })
+}
+
+/// Gives the library the names under which it is looked up, unless another rank has.
+fn link(library: &Path, folder: &Path) -> io::Result<()> {
+    NAMES.iter().try_for_each(|name| match symlink(library, folder.join(name)) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        linked => linked,
+    })
+}
+
+/// Makes a folder that ranks share, or comes to it, and holds it. The first to come removes what a run left there that was
+/// killed.
+fn lock(folder: &Path) -> io::Result<File> {
+    loop {
+        fs::create_dir_all(folder)?;
+        let path = folder.join(LOCK);
+        let opened = File::options().create(true).truncate(false).write(true).open(&path);
+        let lock = match opened {
+            // The last rank of an earlier run is removing it.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            opened => opened?,
+        };
+        if lock.try_lock().is_ok() && is_at(&lock, &path)? {
+            for left in fs::read_dir(folder)?.filter_map(|entry| entry.ok()).filter(|entry| entry.file_name() != LOCK) {
+                fs::remove_file(left.path())?;
+            }
+        }
+        lock.lock_shared()?;
+        if is_at(&lock, &path)? {
+            return Ok(lock);
+        }
+    }
+}
+
+/// Whether an open file is still the one at a path.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let held = file.metadata()?;
+    Ok(path.metadata().is_ok_and(|found| (found.dev(), found.ino()) == (held.dev(), held.ino())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_of_the_ranks_that_share_a_folder_removes_it_and_the_first_what_was_left() {
+        let here = tempfile::tempdir().unwrap();
+        let folder = here.path().join("shared");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("broken-rules"), "of a run that was killed").unwrap();
+        let come = || Simulator { folder: folder.clone(), lock: Some(lock(&folder).unwrap()) };
+        let (first, second) = (come(), come());
+        assert_eq!(first.broken_rules(), Vec::<String>::new());
+        fs::write(folder.join("broken-rules"), "a rule").unwrap();
+        drop(second);
+        let third = come();
+        assert_eq!(third.broken_rules(), ["a rule"]);
+        drop(first);
+        assert!(folder.exists());
+        drop(third);
+        assert!(!folder.exists());
+    }
 
     #[test]
     fn a_fault_is_a_kind_a_rank_and_a_step() {

@@ -2,6 +2,7 @@
 //! the word of the one that did so first.
 
 use crate::error::{Error, Result};
+use crate::launch::launchers::SUPERVISED;
 use crate::report::console;
 use crate::torch::store::Store;
 use crossbeam::channel::{Receiver, Sender, unbounded};
@@ -70,7 +71,7 @@ fn start(ranks: &Ranks, rank: usize, port: u16) -> io::Result<Child> {
         .args(&ranks.arguments)
         .envs([("RANK", rank.to_string()), ("LOCAL_RANK", rank.to_string())])
         .envs([("WORLD_SIZE", &size), ("LOCAL_WORLD_SIZE", &size), ("MASTER_PORT", &port)])
-        .envs([("MASTER_ADDR", HOST), ("TORCHELASTIC_USE_AGENT_STORE", "True")])
+        .envs([("MASTER_ADDR", HOST), (SUPERVISED, &std::process::id().to_string())])
         .envs((ranks.environment)(rank))
         .stdin(Stdio::null())
         // A terminal's Ctrl-C reaches this process alone, which hands it on: once.

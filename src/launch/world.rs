@@ -1,109 +1,151 @@
-//! The run that this process is a rank of, as the program that started it says in the environment: mpt's own supervisor
-//! or torchrun, which use the same names.
+//! The run that this process is a rank of, and the store in which it meets the others: each says that it has come, what
+//! one finds out all hear of, and what stops one before the first step none of the others waits for.
 
 use super::board::Board;
+use super::launchers::Described;
 use crate::error::{Error, Result};
 use crate::torch::store::Store;
-use std::env;
-use std::time::Duration;
+use std::fs;
+use std::process;
+use std::time::{Duration, Instant};
 
-/// The largest port.
-const LARGEST_PORT: u64 = u16::MAX as u64;
+/// How long a rank waits between two looks whether another has failed.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long rank 0 keeps the store for the others when it has failed.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// The key under which the first failure is told.
+const FAILED: &str = "failed";
 
-/// One rank of many, and the store in which it meets the others.
+/// One rank of many, in the store of its run.
 pub struct World {
-    /// This rank.
-    pub rank: usize,
-    /// The number of ranks.
-    pub size: usize,
-    /// This rank among those of this machine: the number of its GPU.
-    pub local_rank: usize,
-    /// The number of ranks of this machine.
-    pub local_size: usize,
+    /// Which.
+    pub who: Described,
+    /// How long it waits for the others.
+    pub limit: Duration,
     store: Store,
-    prefix: String,
-}
-
-/// What the environment says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Described {
-    rank: usize,
-    size: usize,
-    local_rank: usize,
-    local_size: usize,
-    host: String,
-    port: u16,
-    /// Whether rank 0 serves the store, and not the program that started the ranks.
-    own_store: bool,
-    /// What keeps the keys of this run apart from those of others, and of its own earlier starts.
-    prefix: String,
-}
-
-impl Described {
-    /// What some variables say; `None` where they speak of no rank.
-    ///
-    /// # Errors
-    /// They speak of one, and lack something or say it in another way than numbers.
-    pub fn from(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>> {
-        if variable("RANK").is_none() || variable("WORLD_SIZE").is_none() {
-            return Ok(None);
-        }
-        let needed = |name: &str| {
-            variable(name).ok_or_else(|| {
-                Error::usage(format!("RANK and WORLD_SIZE are set, so this is a rank of many, but {name} is not set"))
-            })
-        };
-        let number = |name: &str, below: u64| -> Result<u64> {
-            let text = needed(name)?;
-            let number = text.parse().ok().filter(|number| *number < below);
-            number.ok_or_else(|| Error::usage(format!("{name} is {text:?}, not a number from 0 to {}", below - 1)))
-        };
-        let size = number("WORLD_SIZE", 1 << 20)?;
-        let rank = number("RANK", size.max(1))?;
-        let local_size =
-            if variable("LOCAL_WORLD_SIZE").is_some() { number("LOCAL_WORLD_SIZE", size + 1)? } else { size };
-        let run = variable("TORCHELASTIC_RUN_ID").unwrap_or_else(|| "none".into());
-        let restart = variable("TORCHELASTIC_RESTART_COUNT").unwrap_or_else(|| "0".into());
-        Ok(Some(Self {
-            rank: rank as usize,
-            size: size as usize,
-            local_rank: number("LOCAL_RANK", local_size.max(1))? as usize,
-            local_size: local_size as usize,
-            host: needed("MASTER_ADDR")?,
-            port: number("MASTER_PORT", LARGEST_PORT + 1)? as u16,
-            own_store: variable("TORCHELASTIC_USE_AGENT_STORE").is_none_or(|value| value != "True"),
-            prefix: format!("mpt/{run}/{restart}"),
-        }))
-    }
 }
 
 impl World {
-    /// The run that the environment speaks of, if it speaks of one, with the store joined.
+    /// Joins the store of a run, or serves it, and says there that this rank has come.
     ///
     /// # Errors
-    /// The environment is not understood, or the store does not answer within the limit.
-    pub fn from_environment(limit: Duration) -> Result<Option<Self>> {
-        let Some(described) = Described::from(|name| env::var(name).ok())? else { return Ok(None) };
-        let Described { rank, size, local_rank, local_size, host, port, own_store, prefix } = described;
-        let store = match own_store && rank == 0 {
-            true => Store::serve(&host, port, limit)?,
-            false => Store::join(&host, port, limit)?,
-        };
-        Ok(Some(Self { rank, size, local_rank, local_size, store, prefix }))
+    /// The store does not answer within the limit, or this rank is there already.
+    pub fn join(who: Described, limit: Duration) -> Result<Self> {
+        let Described { ref host, port, rank, launcher, served, .. } = who;
+        let store = match rank == 0 && !served {
+            true => Store::serve(host, port, limit).map_err(|error| {
+                error.within(format!("rank 0, started by {launcher}, serves it; MASTER_PORT names another port"))
+            }),
+            false => Store::join(host, port, limit).map_err(|error| {
+                let server = if served { launcher.to_string() } else { "rank 0".to_owned() };
+                error
+                    .within(format!("rank {rank}, started by {launcher}, was to meet the others where {server} serves"))
+            }),
+        }?;
+        let world = Self { who, limit, store };
+        world.come()?;
+        Ok(world)
+    }
+
+    /// Says that this rank has come, from where.
+    fn come(&self) -> Result<()> {
+        let here = format!("{} (process {})", machine(), process::id());
+        let first = self.store.set_first(&self.key(&joined(self.who.rank)), here.as_bytes())?;
+        if first == here.as_bytes() {
+            return Ok(());
+        }
+        let (rank, launcher, first) = (self.who.rank, self.who.launcher, String::from_utf8_lossy(&first));
+        Err(Error::usage(format!(
+            "rank {rank} of run {} is there twice, on {first} and on {here}: {launcher} must give each process a rank of \
+             its own, and each run a MASTER_PORT of its own",
+            self.who.run
+        )))
     }
 
     /// What one rank found out, for all: it sets a key, and the others wait for it.
     ///
     /// # Errors
-    /// What finding out reports, and the store.
+    /// What finding out reports; the store's; or nobody found it within the limit, or some rank failed.
     pub fn share(&self, key: &str, by: usize, find: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
-        let key = format!("{}/{key}", self.prefix);
-        if self.rank != by {
-            return self.store.get(&key);
+        if self.who.rank != by {
+            return self.wait_for(key, &format!("the {key} of rank {by}"));
         }
         let value = find()?;
-        self.store.set(&key, &value)?;
+        self.tell(key, &value)?;
         Ok(value)
+    }
+
+    /// Sets a key of the run.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn tell(&self, key: &str, value: &[u8]) -> Result<()> {
+        self.store.set(&self.key(key), value)
+    }
+
+    /// The value of a key of the run, if it is set.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn look(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        let key = self.key(key);
+        if self.store.contains(&key)? { self.store.get_within(&key, LOOK) } else { Ok(None) }
+    }
+
+    /// The value of a key of the run, which some rank is to set: `what` it is in words.
+    ///
+    /// # Errors
+    /// The store's; or it was not set within the limit: names the ranks that have not come; or some rank failed.
+    pub fn wait_for(&self, key: &str, what: &str) -> Result<Vec<u8>> {
+        let (name, deadline) = (self.key(key), Instant::now() + self.limit);
+        let mut failure = None;
+        loop {
+            if let Some(value) = self.store.get_within(&name, LOOK).map_err(|error| self.without_server(error))? {
+                return Ok(value);
+            }
+            // One look later, so that the rank that failed ends first: whoever watches the ranks takes the first that
+            // ends for the cause.
+            if let Some(failure) = failure {
+                return Err(failure);
+            }
+            failure = self.failure()?;
+            if Instant::now() >= deadline && failure.is_none() {
+                return Err(self.too_late(what));
+            }
+        }
+    }
+
+    /// Tells the others what stopped this rank, unless another has told so before. That nobody can be told changes
+    /// nothing.
+    pub fn fail(&self, error: &Error) {
+        let word = format!("rank {}: {error}", self.who.rank);
+        let told = self.store.set_first(&self.key(FAILED), word.as_bytes()).is_ok();
+        if told && self.who.rank == 0 && !self.who.served {
+            // The store ends with this process: the others get a moment to read there.
+            let deadline = Instant::now() + FAREWELL;
+            for rank in 1..self.who.size {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let _ = self.store.get_within(&self.key(&heard(rank)), left);
+            }
+        }
+    }
+
+    /// What stopped another rank, if one was stopped.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn failure(&self) -> Result<Option<Error>> {
+        let word = self.look(FAILED)?;
+        if word.is_some() {
+            self.tell(&heard(self.who.rank), &[])?;
+        }
+        Ok(word.map(|word| Error::PeerGone(format!("another rank failed: {}", String::from_utf8_lossy(&word)))))
+    }
+
+    /// Where a rank runs, as it said when it came.
+    pub fn place_of(&self, rank: usize) -> Option<String> {
+        let place = self.look(&joined(rank)).ok()??;
+        Some(String::from_utf8_lossy(&place).into_owned())
     }
 
     /// A connection of its own to the store of the run, which is waited for at most so long in each call.
@@ -111,54 +153,148 @@ impl World {
     /// # Errors
     /// The store does not answer within the limit.
     pub fn board(&self, limit: Duration) -> Result<Board> {
-        Ok(Board::new(self.store.reopened(limit)?, self.prefix.clone()))
+        Ok(Board::new(self.store.reopened(limit)?, self.who.prefix()))
+    }
+
+    /// The address of the store.
+    pub fn address(&self) -> String {
+        self.store.address()
+    }
+
+    fn too_late(&self, what: &str) -> Error {
+        let Described { size, launcher, .. } = self.who;
+        let (limit, address) = (self.limit, self.store.address());
+        let missing: Vec<usize> =
+            (0..size).filter(|&rank| self.store.contains(&self.key(&joined(rank))).is_ok_and(|come| !come)).collect();
+        let why = match missing.len() {
+            0 => format!("though all {size} ranks have come"),
+            _ => format!("and of {size} ranks {} did not come: see what became of them", named(&missing)),
+        };
+        Error::failed(format!(
+            "{what} was waited for {limit:.0?} in the store at {address} (ranks started by {launcher}), {why}; \
+             parallel.meeting sets how long"
+        ))
+    }
+
+    /// A failure of the store, where it means that its server has gone.
+    fn without_server(&self, error: Error) -> Error {
+        match self.who.served {
+            true => error,
+            false => Error::PeerGone(format!("rank 0 serves the store, and has probably ended: {error}")),
+        }
+    }
+
+    fn key(&self, key: &str) -> String {
+        format!("{}/{key}", self.who.prefix())
+    }
+}
+
+fn heard(rank: usize) -> String {
+    format!("heard/{rank}")
+}
+
+fn joined(rank: usize) -> String {
+    format!("joined/{rank}")
+}
+
+/// The name of this machine, as its kernel has it.
+fn machine() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "a machine without a name".into() } else { name.trim().to_owned() }
+}
+
+/// Ranks in words: `rank 1`, `ranks 1 and 3`, `ranks 1, 2 and 3`.
+pub fn named(ranks: &[usize]) -> String {
+    let words: Vec<String> = ranks.iter().map(usize::to_string).collect();
+    match words.as_slice() {
+        [] => "no rank".into(),
+        [one] => format!("rank {one}"),
+        [all @ .., last] => format!("ranks {} and {last}", all.join(", ")),
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::launch::launchers::Launcher;
+    use std::thread;
 
-    fn described(settings: &[(&str, &str)]) -> Result<Option<Described>> {
-        Described::from(|name| settings.iter().find(|(found, _)| *found == name).map(|(_, value)| (*value).to_owned()))
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    /// A rank of a run on this machine; rank 0 serves at any port, which the others are told.
+    pub fn rank(rank: usize, size: usize, port: u16, limit: Duration) -> World {
+        World::join(described(rank, size, port), limit).unwrap()
     }
 
-    const TORCHRUN: [(&str, &str); 9] = [
-        ("RANK", "3"),
-        ("WORLD_SIZE", "4"),
-        ("LOCAL_RANK", "1"),
-        ("LOCAL_WORLD_SIZE", "2"),
-        ("MASTER_ADDR", "10.0.0.7"),
-        ("MASTER_PORT", "29400"),
-        ("TORCHELASTIC_RUN_ID", "job-12"),
-        ("TORCHELASTIC_RESTART_COUNT", "2"),
-        ("TORCHELASTIC_USE_AGENT_STORE", "True"),
-    ];
+    fn described(rank: usize, size: usize, port: u16) -> Described {
+        Described {
+            launcher: Launcher::ByHand,
+            rank,
+            size,
+            local_rank: rank,
+            local_size: size,
+            host: "127.0.0.1".into(),
+            port,
+            served: false,
+            run: "test".into(),
+            restart: "0".into(),
+        }
+    }
 
-    #[test]
-    fn torchruns_names_are_understood() {
-        let found = described(&TORCHRUN).unwrap().unwrap();
-        let expected = Described {
-            rank: 3,
-            size: 4,
-            local_rank: 1,
-            local_size: 2,
-            host: "10.0.0.7".into(),
-            port: 29400,
-            own_store: false,
-            prefix: "mpt/job-12/2".into(),
-        };
-        assert_eq!(found, expected);
-        assert_eq!(described(&TORCHRUN[1..]).unwrap(), None);
+    impl World {
+        /// The port at which rank 0 serves.
+        pub fn port(&self) -> u16 {
+            self.store.port()
+        }
     }
 
     #[test]
-    fn what_is_missing_or_no_number_is_named() {
-        let message = described(&TORCHRUN[..5]).unwrap_err().to_string();
-        assert!(message.ends_with("but MASTER_PORT is not set"), "{message}");
-        let mut wrong = TORCHRUN;
-        wrong[0].1 = "4";
-        let message = described(&wrong).unwrap_err().to_string();
-        assert_eq!(message, "RANK is \"4\", not a number from 0 to 3");
+    fn what_the_first_rank_finds_all_hear() {
+        let first = rank(0, 2, 0, LIMIT);
+        let port = first.port();
+        let second = thread::spawn(move || rank(1, 2, port, LIMIT).share("folder", 0, || unreachable!()).unwrap());
+        assert_eq!(first.share("folder", 0, || Ok(b"runs/1".to_vec())).unwrap(), b"runs/1");
+        assert_eq!(second.join().unwrap(), b"runs/1");
+        assert!(first.place_of(1).unwrap().ends_with(&format!("(process {})", process::id())));
+    }
+
+    #[test]
+    fn ranks_that_have_not_come_are_named() {
+        let first = rank(0, 4, 0, Duration::from_millis(300));
+        let _third = rank(2, 4, first.port(), LIMIT);
+        let message = first.wait_for("id", "the id of rank 1").unwrap_err().to_string();
+        assert!(message.starts_with("the id of rank 1 was waited for 300ms in the store at 127.0.0.1:"), "{message}");
+        assert!(message.contains("of 4 ranks ranks 1 and 3 did not come"), "{message}");
+    }
+
+    #[test]
+    fn what_stops_one_rank_the_others_do_not_wait_for() {
+        let first = rank(0, 2, 0, Duration::from_secs(600));
+        let second = rank(1, 2, first.port(), LIMIT);
+        second.fail(&Error::usage("there is no data"));
+        first.fail(&Error::failed("another, later"));
+        let stopped = first.wait_for("id", "the id of rank 1").unwrap_err();
+        assert_eq!(stopped, Error::PeerGone("another rank failed: rank 1: there is no data".into()));
+    }
+
+    #[test]
+    fn a_rank_that_is_there_twice_is_refused() {
+        let first = rank(0, 3, 0, LIMIT);
+        let _second = rank(1, 3, first.port(), LIMIT);
+        first.tell("joined/2", b"elsewhere (process 1)").unwrap();
+        let message = World::join(described(2, 3, first.port()), LIMIT).err().unwrap().to_string();
+        assert!(
+            message.starts_with("rank 2 of run test is there twice, on elsewhere (process 1) and on "),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn the_end_of_rank_0_is_told_as_such() {
+        let first = rank(0, 2, 0, LIMIT);
+        let second = rank(1, 2, first.port(), LIMIT);
+        drop(first);
+        let gone = second.wait_for("id", "the id of rank 0").unwrap_err();
+        assert!(matches!(&gone, Error::PeerGone(message) if message.starts_with("rank 0 serves the store,")), "{gone}");
     }
 }

@@ -8,8 +8,9 @@ use std::ffi::OsString;
 
 /// What the names of all of mpt's variables begin with.
 const PREFIX: &str = "MPT_";
-/// Variables that the scripts read, and that say how a run is told of.
-const OF_OTHERS: [&str; 4] = ["MPT_FASHION_MNIST_MIRROR", "MPT_FLAVOUR", "MPT_LOG_FORMAT", "MPT_PEERS_PYTHON"];
+/// Variables that the scripts read, that say how a run is told of, and by which ranks of a supervisor know that they are.
+const OF_OTHERS: [&str; 5] =
+    ["MPT_FASHION_MNIST_MIRROR", "MPT_FLAVOUR", "MPT_LOG_FORMAT", "MPT_PEERS_PYTHON", "MPT_SUPERVISED"];
 /// What the names of variables begin with that simulated devices read.
 const OF_SIMULATOR: &str = "MPT_SIMULATOR_";
 

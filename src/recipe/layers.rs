@@ -138,6 +138,11 @@ impl Layered {
         known_keys(&self.table)
     }
 
+    /// Every key, with dots, and its value, in order.
+    pub fn values(&self) -> Vec<(String, &Value)> {
+        self.keys().into_iter().filter_map(|key| lookup(&self.table, &key).map(|value| (key.clone(), value))).collect()
+    }
+
     /// The settings, checked.
     ///
     /// # Errors

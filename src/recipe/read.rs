@@ -158,8 +158,10 @@ fn read_parallel(keys: &mut Keys) -> Result<ParallelSettings> {
     let mode: String = keys.required("mode")?;
     let mesh: String = keys.required("mesh")?;
     let (timeout, bucket): (String, String) = (keys.required("timeout")?, keys.required("bucket")?);
+    let meeting: String = keys.required("meeting")?;
     let in_context = |error: Error| error.within(keys.context());
     let timeout = duration::parse(&timeout).map_err(in_context)?;
+    let meeting = duration::parse(&meeting).map_err(in_context)?;
     let bucket = if bucket == "all" { 0 } else { duration::parse_bytes(&bucket).map_err(in_context)? };
     let mode = if mode == "auto" { None } else { Some(mode.parse().map_err(in_context)?) };
     let mesh = if mesh == "auto" { None } else { Some(mesh.parse().map_err(in_context)?) };
@@ -171,6 +173,7 @@ fn read_parallel(keys: &mut Keys) -> Result<ParallelSettings> {
         mode,
         mesh,
         threads: at_most(keys, "threads", 1024)?,
+        meeting,
         timeout,
         bucket,
         early_exchange: keys.required("early_exchange")?,

@@ -116,6 +116,8 @@ pub struct ParallelSettings {
     pub mesh: Option<Mesh>,
     /// Threads of a CPU device; 0: its share of the cores.
     pub threads: usize,
+    /// How long the ranks have to come together, where they are processes.
+    pub meeting: Duration,
     /// How long a rank waits for the others before it takes them for lost, where they are processes.
     pub timeout: Duration,
     /// About how many bytes of gradients are summed over the data axis together; 0: all of them.

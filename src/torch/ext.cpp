@@ -1,12 +1,16 @@
 // What tch lacks of libtorch: the backward pass of a convolution, and memory formats.
 
 #include "ext.h"
+#include <ATen/Version.h>
 
 using mpt::guarded;
 
 extern "C" {
 
 void mpt_free_message(char *message) { free(message); }
+
+// How the libtorch that is loaded was built, to be freed with mpt_free_message.
+char *mpt_libtorch_configuration() { return strdup(at::show_config().c_str()); }
 
 // The gradients of the input, the weight and the bias: those that are wanted, else nullptr.
 char *mpt_convolution_backward(const at::Tensor *gradient, const at::Tensor *input, const at::Tensor *weight,

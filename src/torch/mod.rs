@@ -13,6 +13,7 @@ use torch_sys::C_tensor;
 
 unsafe extern "C" {
     fn mpt_free_message(message: *mut c_char);
+    fn mpt_libtorch_configuration() -> *mut c_char;
     fn mpt_convolution_backward(
         gradient: *const C_tensor,
         input: *const C_tensor,
@@ -54,6 +55,20 @@ unsafe extern "C" {
         decay: f64,
         anywhere: bool,
     ) -> *mut c_char;
+}
+
+/// The version of the libtorch that is loaded.
+pub fn version() -> String {
+    // SAFETY: ext.cpp returns a NUL-terminated copy that belongs to the caller until it is freed, here and only here.
+    let configuration = unsafe {
+        let text = mpt_libtorch_configuration();
+        let configuration = CStr::from_ptr(text).to_string_lossy().into_owned();
+        mpt_free_message(text);
+        configuration
+    };
+    let version = configuration.split_once("TORCH_VERSION=").map(|(_, rest)| rest);
+    let version = version.and_then(|rest| rest.split([',', ' ', '\n']).next());
+    version.unwrap_or("unknown").to_owned()
 }
 
 /// The first line of libtorch's message, if there is one: what follows it is of no use to a user.

@@ -1,11 +1,19 @@
 //! libtorch's key-value store over TCP, in which the ranks of a run find each other: torchrun's agents serve one too.
 //! It knows no authentication: the network that it is reached by must be trusted.
+//!
+//! libtorch waits for an answer for ever, so that a machine that is cut off would hang. All calls are therefore made by a
+//! thread of the store's own, and whoever asks waits for it only as long as it may take. While a call takes longer the
+//! store is lost; if it does so to the end, its thread is left behind.
 
 use super::{check, mpt_free_message};
 use crate::error::{Error, Result};
+use crossbeam::channel::{Sender, bounded, unbounded};
 use std::ffi::{CString, c_char};
 use std::ptr::{self, NonNull};
 use std::slice;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 /// A `c10::intrusive_ptr<c10d::TCPStore>`.
@@ -25,20 +33,36 @@ unsafe extern "C" {
     ) -> *mut c_char;
     fn mpt_store_close(store: *mut Opaque);
     fn mpt_store_set(store: *mut Opaque, key: *const c_char, value: *const u8, size: usize) -> *mut c_char;
+    fn mpt_store_set_first(
+        store: *mut Opaque,
+        key: *const c_char,
+        wish: *const u8,
+        wished: usize,
+        value: *mut *mut c_char,
+        size: *mut usize,
+    ) -> *mut c_char;
     fn mpt_store_get(store: *mut Opaque, key: *const c_char, value: *mut *mut c_char, size: *mut usize) -> *mut c_char;
+    fn mpt_store_wait(store: *mut Opaque, key: *const c_char, milliseconds: i64, came: *mut bool) -> *mut c_char;
     fn mpt_store_add(store: *mut Opaque, key: *const c_char, amount: i64, sum: *mut i64) -> *mut c_char;
     fn mpt_store_contains(store: *mut Opaque, key: *const c_char, found: *mut bool) -> *mut c_char;
 }
 
-/// An open store.
+/// How much longer than it may wait a call may take, for the way there and back.
+const TRAVEL: Duration = Duration::from_secs(5);
+
+/// An open store, which threads may share.
 pub struct Store {
-    store: NonNull<Opaque>,
     host: String,
     port: u16,
+    /// How long an answer may take.
+    limit: Duration,
+    calls: Option<Sender<Call>>,
+    thread: Option<JoinHandle<()>>,
+    /// Whether a call hangs.
+    lost: Arc<AtomicBool>,
 }
 
-// SAFETY: the store locks itself; c10d's own process groups use one from several threads.
-unsafe impl Send for Store {}
+type Call = Box<dyn FnOnce(&Client) + Send>;
 
 impl Store {
     /// Serves a store at an address of this machine; port 0 takes any that is free.
@@ -63,12 +87,29 @@ impl Store {
 
     fn open(host: &str, port: u16, serve: bool, limit: Duration) -> Result<Self> {
         let name = text(host)?;
-        let milliseconds = i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
-        let (mut store, mut bound) = (ptr::null_mut(), 0);
-        // SAFETY: the name is ended by a zero, and both places are valid for writing.
-        check(unsafe { mpt_store_open(name.as_ptr(), port, serve, milliseconds, &mut store, &mut bound) })?;
-        let store = NonNull::new(store).ok_or_else(|| Error::failed("libtorch gave no store"))?;
-        Ok(Self { store, host: host.to_owned(), port: bound })
+        let (calls, todo) = unbounded::<Call>();
+        let (opened, open) = bounded(1);
+        let lost = Arc::new(AtomicBool::new(false));
+        let hangs = Arc::clone(&lost);
+        let thread = thread::Builder::new().name("store".into()).spawn(move || {
+            let client = match Client::open(&name, port, serve, limit) {
+                Ok((client, bound)) => {
+                    let _ = opened.send(Ok(bound));
+                    client
+                }
+                Err(error) => {
+                    let _ = opened.send(Err(error));
+                    return;
+                }
+            };
+            todo.iter().for_each(|call| {
+                call(&client);
+                hangs.store(false, Ordering::Relaxed);
+            });
+        });
+        let thread = thread.map_err(|error| Error::failed(format!("its thread cannot be started: {error}")))?;
+        let port = open.recv_timeout(limit + TRAVEL).map_err(|_| Error::failed("there was no answer"))??;
+        Ok(Self { host: host.to_owned(), port, limit, calls: Some(calls), thread: Some(thread), lost })
     }
 
     /// The port at which it listens.
@@ -76,40 +117,11 @@ impl Store {
         self.port
     }
 
-    /// Sets a key.
-    ///
-    /// # Errors
-    /// The store has gone.
-    pub fn set(&self, key: &str, value: &[u8]) -> Result<()> {
-        let name = text(key)?;
-        // SAFETY: the store is open, the key ended by a zero, and the value read for its length only.
-        let set = check(unsafe { mpt_store_set(self.store.as_ptr(), name.as_ptr(), value.as_ptr(), value.len()) });
-        set.map_err(|error| error.within(format!("{} was to be set in the store at {}:{}", key, self.host, self.port)))
+    /// Its host and port.
+    pub fn address(&self) -> String {
+        format!("{}:{}", self.host, self.port)
     }
 
-    /// The value of a key, which is waited for.
-    ///
-    /// # Errors
-    /// Nobody set it within the limit, or the store has gone.
-    pub fn get(&self, key: &str) -> Result<Vec<u8>> {
-        let name = text(key)?;
-        let (mut value, mut size) = (ptr::null_mut(), 0);
-        // SAFETY: the store is open, the key ended by a zero, and both places are valid for writing.
-        let found = check(unsafe { mpt_store_get(self.store.as_ptr(), name.as_ptr(), &mut value, &mut size) });
-        found.map_err(|error| {
-            error.within(format!("{} was waited for in the store at {}:{}", key, self.host, self.port))
-        })?;
-        // SAFETY: the call went well, so `value` holds `size` bytes that are ours until they are freed, here.
-        let bytes = unsafe {
-            let bytes = slice::from_raw_parts(value.cast::<u8>(), size).to_vec();
-            mpt_free_message(value);
-            bytes
-        };
-        Ok(bytes)
-    }
-}
-
-impl Store {
     /// Another connection to the same store, for a thread of its own: a call that waits lets no other in.
     ///
     /// # Errors
@@ -118,40 +130,175 @@ impl Store {
         Self::join(&self.host, self.port, limit)
     }
 
+    /// Sets a key.
+    ///
+    /// # Errors
+    /// The store has gone.
+    pub fn set(&self, key: &str, value: &[u8]) -> Result<()> {
+        let (name, value) = (text(key)?, value.to_vec());
+        self.call(key, "was to be set", Duration::ZERO, move |client| client.set(&name, &value))
+    }
+
+    /// Sets a key if nobody has; gives what it holds then.
+    ///
+    /// # Errors
+    /// The store has gone.
+    pub fn set_first(&self, key: &str, value: &[u8]) -> Result<Vec<u8>> {
+        let (name, value) = (text(key)?, value.to_vec());
+        self.call(key, "was to be set", Duration::ZERO, move |client| client.set_first(&name, &value))
+    }
+
+    /// Whether a key is set.
+    ///
+    /// # Errors
+    /// The store has gone.
+    pub fn contains(&self, key: &str) -> Result<bool> {
+        let name = text(key)?;
+        self.call(key, "was looked for", Duration::ZERO, move |client| client.contains(&name))
+    }
+
     /// Adds to the number of a key, 0 before it was added to; gives the sum.
     ///
     /// # Errors
     /// The store has gone.
     pub fn add(&self, key: &str, amount: i64) -> Result<i64> {
-        let (name, mut sum) = (text(key)?, 0);
-        // SAFETY: the store is open, the key ended by a zero, and the place valid for writing.
-        let added = check(unsafe { mpt_store_add(self.store.as_ptr(), name.as_ptr(), amount, &mut sum) });
-        added.map_err(|error| {
-            error.within(format!("{key} was to be counted in the store at {}:{}", self.host, self.port))
-        })?;
-        Ok(sum)
+        let name = text(key)?;
+        self.call(key, "was to be counted", Duration::ZERO, move |client| client.add(&name, amount))
     }
 
-    /// Whether a key has been set.
+    /// The value of a key, which is waited for.
+    ///
+    /// # Errors
+    /// Nobody set it within the limit, or the store has gone.
+    pub fn get(&self, key: &str) -> Result<Vec<u8>> {
+        let (address, limit) = (self.address(), self.limit);
+        self.get_within(key, limit)?.ok_or_else(|| {
+            Error::failed(format!("{key} was waited for in the store at {address}: nobody set it within {limit:.0?}"))
+        })
+    }
+
+    /// The value of a key, which is waited for so long; `None` if nobody set it in this time.
     ///
     /// # Errors
     /// The store has gone.
-    pub fn contains(&self, key: &str) -> Result<bool> {
-        let (name, mut found) = (text(key)?, false);
-        // SAFETY: the store is open, the key ended by a zero, and the place valid for writing.
-        let asked = check(unsafe { mpt_store_contains(self.store.as_ptr(), name.as_ptr(), &mut found) });
-        asked.map_err(|error| {
-            error.within(format!("{key} was looked for in the store at {}:{}", self.host, self.port))
-        })?;
-        Ok(found)
+    pub fn get_within(&self, key: &str, wait: Duration) -> Result<Option<Vec<u8>>> {
+        let name = text(key)?;
+        self.call(key, "was waited for", wait, move |client| {
+            if client.wait(&name, wait)? { client.get(&name).map(Some) } else { Ok(None) }
+        })
+    }
+
+    /// Has the thread make a call, and waits for its answer as long as that may take.
+    fn call<T: Send + 'static>(
+        &self,
+        key: &str,
+        purpose: &str,
+        wait: Duration,
+        call: impl FnOnce(&Client) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let within = |error: Error| error.within(format!("{key} {purpose} in the store at {}", self.address()));
+        let limit = wait + self.limit.min(TRAVEL);
+        let (sender, answer) = bounded(1);
+        let call: Call = Box::new(move |client| {
+            // Nobody may be waiting for the answer any more.
+            let _ = sender.send(call(client));
+        });
+        let hangs = self.lost.load(Ordering::Relaxed);
+        if hangs || self.calls.as_ref().is_none_or(|calls| calls.send(call).is_err()) {
+            return Err(within(Error::failed("it does not answer")));
+        }
+        let answered = answer.recv_timeout(limit).unwrap_or_else(|_| {
+            self.lost.store(true, Ordering::Relaxed);
+            Err(Error::failed(format!("it did not answer within {limit:.0?}")))
+        });
+        answered.map_err(within)
     }
 }
 
 impl Drop for Store {
     fn drop(&mut self) {
-        // SAFETY: the store came from `mpt_store_open` and is given back once.
-        unsafe { mpt_store_close(self.store.as_ptr()) };
+        drop(self.calls.take());
+        // A call that hung has its thread for ever.
+        if let Some(thread) = self.thread.take().filter(|_| !self.lost.load(Ordering::Relaxed)) {
+            let _ = thread.join();
+        }
     }
+}
+
+/// libtorch's client, and its server where there is one, on the store's thread.
+struct Client(NonNull<Opaque>);
+
+impl Client {
+    fn open(host: &CString, port: u16, serve: bool, limit: Duration) -> Result<(Self, u16)> {
+        let (mut store, mut bound) = (ptr::null_mut(), 0);
+        let limit = milliseconds(limit);
+        // SAFETY: the name is ended by a zero, and both places are valid for writing.
+        check(unsafe { mpt_store_open(host.as_ptr(), port, serve, limit, &mut store, &mut bound) })?;
+        let store = NonNull::new(store).ok_or_else(|| Error::failed("libtorch gave no store"))?;
+        Ok((Self(store), bound))
+    }
+
+    fn set(&self, key: &CString, value: &[u8]) -> Result<()> {
+        // SAFETY: the store is open, the key ended by a zero, and the value read for its length only.
+        check(unsafe { mpt_store_set(self.0.as_ptr(), key.as_ptr(), value.as_ptr(), value.len()) })
+    }
+
+    fn set_first(&self, key: &CString, wish: &[u8]) -> Result<Vec<u8>> {
+        // SAFETY: as in `set`; `bytes` gives places that are valid for writing.
+        bytes(|value, size| unsafe {
+            mpt_store_set_first(self.0.as_ptr(), key.as_ptr(), wish.as_ptr(), wish.len(), value, size)
+        })
+    }
+
+    fn get(&self, key: &CString) -> Result<Vec<u8>> {
+        // SAFETY: the store is open and the key ended by a zero; `bytes` gives places that are valid for writing.
+        bytes(|value, size| unsafe { mpt_store_get(self.0.as_ptr(), key.as_ptr(), value, size) })
+    }
+
+    fn wait(&self, key: &CString, wait: Duration) -> Result<bool> {
+        let mut came = false;
+        // SAFETY: the store is open, the key ended by a zero, and the place valid for writing.
+        check(unsafe { mpt_store_wait(self.0.as_ptr(), key.as_ptr(), milliseconds(wait), &mut came) })?;
+        Ok(came)
+    }
+
+    fn contains(&self, key: &CString) -> Result<bool> {
+        let mut found = false;
+        // SAFETY: as in `wait`.
+        check(unsafe { mpt_store_contains(self.0.as_ptr(), key.as_ptr(), &mut found) })?;
+        Ok(found)
+    }
+
+    fn add(&self, key: &CString, amount: i64) -> Result<i64> {
+        let mut sum = 0;
+        // SAFETY: as in `wait`.
+        check(unsafe { mpt_store_add(self.0.as_ptr(), key.as_ptr(), amount, &mut sum) })?;
+        Ok(sum)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // SAFETY: the store came from `mpt_store_open` and is given back once.
+        unsafe { mpt_store_close(self.0.as_ptr()) };
+    }
+}
+
+/// What a call hands over through a place for bytes and one for their number.
+fn bytes(call: impl FnOnce(*mut *mut c_char, *mut usize) -> *mut c_char) -> Result<Vec<u8>> {
+    let (mut value, mut size) = (ptr::null_mut(), 0);
+    check(call(&mut value, &mut size))?;
+    // SAFETY: the call went well, so `value` holds `size` bytes that are ours until they are freed, here.
+    unsafe {
+        let bytes = slice::from_raw_parts(value.cast::<u8>(), size).to_vec();
+        mpt_free_message(value);
+        Ok(bytes)
+    }
+}
+
+/// At least one: libtorch takes none for no limit.
+fn milliseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX).max(1)
 }
 
 fn text(words: &str) -> Result<CString> {
@@ -161,7 +308,7 @@ fn text(words: &str) -> Result<CString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::thread;
+    use std::net::TcpListener;
 
     const LIMIT: Duration = Duration::from_secs(20);
 
@@ -169,10 +316,12 @@ mod tests {
     fn what_one_sets_another_gets_also_if_it_waits() {
         let server = Store::serve("127.0.0.1", 0, LIMIT).unwrap();
         let port = server.port();
-        let waiting = thread::spawn(move || Store::join("127.0.0.1", port, LIMIT).unwrap().get("id").unwrap());
+        let waiting = move || Store::join("127.0.0.1", port, LIMIT).unwrap().get_within("id", LIMIT).unwrap();
+        let waiting = thread::spawn(waiting);
         let value: Vec<u8> = (0..=255).collect();
-        Store::join("127.0.0.1", port, LIMIT).unwrap().set("id", &value).unwrap();
-        assert_eq!(waiting.join().unwrap(), value);
+        let other = Store::join("127.0.0.1", port, LIMIT).unwrap();
+        other.set("id", &value).unwrap();
+        assert_eq!(waiting.join().unwrap(), Some(value));
     }
 
     #[test]
@@ -188,11 +337,19 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_sets_is_an_error_that_names_it() {
+    fn what_nobody_sets_does_not_come_and_is_an_error_that_names_it() {
         let server = Store::serve("127.0.0.1", 0, Duration::from_millis(200)).unwrap();
+        assert_eq!(server.get_within("nobody", Duration::from_millis(100)).unwrap(), None);
         let message = server.get("nobody").unwrap_err().to_string();
         assert!(message.starts_with("nobody was waited for in the store at 127.0.0.1:"), "{message}");
         assert!(!message.contains('\n'), "{message}");
+    }
+
+    #[test]
+    fn of_two_who_set_a_key_first_one_does() {
+        let server = Store::serve("127.0.0.1", 0, LIMIT).unwrap();
+        assert_eq!(server.set_first("place", b"a").unwrap(), b"a");
+        assert_eq!(server.set_first("place", b"b").unwrap(), b"a");
     }
 
     #[test]
@@ -200,5 +357,25 @@ mod tests {
         let port = Store::serve("127.0.0.1", 0, LIMIT).unwrap().port();
         let message = Store::join("127.0.0.1", port, Duration::from_millis(300)).err().unwrap().to_string();
         assert!(message.contains(&format!("127.0.0.1:{port} did not answer within 300ms")), "{message}");
+        assert!(!message.contains('\n'), "{message}");
+    }
+
+    #[test]
+    fn a_store_that_has_gone_is_an_error_that_names_what_was_wanted() {
+        let server = Store::serve("127.0.0.1", 0, LIMIT).unwrap();
+        let port = server.port();
+        let other = Store::join("127.0.0.1", port, LIMIT).unwrap();
+        drop(server);
+        let message = other.get_within("id", LIMIT).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("id was waited for in the store at 127.0.0.1:{port}: ")), "{message}");
+    }
+
+    /// Like a machine that is cut off: the connection is made, and nothing ever answers.
+    #[test]
+    fn a_store_that_never_answers_is_given_up() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let message = Store::join("127.0.0.1", port, Duration::from_millis(300)).err().unwrap().to_string();
+        assert!(message.contains(&format!("127.0.0.1:{port} did not answer")), "{message}");
     }
 }

@@ -9,6 +9,7 @@ mod doctor;
 mod evaluation;
 mod gpu;
 mod gradients;
+mod launchers;
 mod laws;
 mod metrics;
 mod metrics_page;

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Output;
 
 /// The command line of a tiny run, with another command instead of `train`.
-fn rehearse<'a>(more: &[&'a str]) -> Vec<&'a str> {
+pub fn rehearse<'a>(more: &[&'a str]) -> Vec<&'a str> {
     let mut arguments = tiny(more);
     arguments[0] = "rehearse";
     arguments

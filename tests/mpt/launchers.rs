@@ -1,0 +1,97 @@
+//! Ranks that a launcher starts, here with torch's names set by hand: they meet, compare what they are about to do, compute
+//! what threads compute, and say why they do not. `scripts/try-launchers` tries the same with real launchers.
+
+use crate::command_line::{mpt, output, stderr, tiny};
+use crate::rehearsal::rehearse;
+use crate::resume::{numbers, text};
+use serde_json::Value;
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+
+const TWO: [&str; 8] =
+    ["--mode", "model-parallel", "--steps", "4", "--precision", "fp32", "--set", "parallel.meeting=60s"];
+
+/// One of two ranks, as a launcher starts it.
+fn rank(rank: usize, port: u16, arguments: &[&str]) -> Command {
+    let mut command = mpt(&rehearse(&[&TWO[..], arguments].concat()));
+    let (rank, port) = (rank.to_string(), port.to_string());
+    command.envs([("RANK", &rank), ("LOCAL_RANK", &rank), ("MASTER_PORT", &port)]);
+    command.envs([("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1")]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Starts two ranks at the same time and waits for both; `change` changes the second.
+fn both(arguments: &[&str], change: impl FnOnce(&mut Command)) -> [Output; 2] {
+    // A port that was free a moment ago.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut second = rank(1, port, arguments);
+    change(&mut second);
+    let second = second.spawn().unwrap();
+    let second = thread::spawn(move || second.wait_with_output().unwrap());
+    [rank(0, port, arguments).output().unwrap(), second.join().unwrap()]
+}
+
+#[test]
+fn ranks_that_a_launcher_started_compute_what_threads_compute() {
+    let dir = tempfile::tempdir().unwrap();
+    let (threads, ranks) = (dir.path().join("threads"), dir.path().join("ranks"));
+    let one = output(&tiny(&[&TWO[..], &["--gpus", "2", "--device", "cpu", "--run-dir", text(&threads)]].concat()));
+    assert_eq!(one.status.code(), Some(0), "{}", stderr(&one));
+    let [first, second] = both(&["--gpus", "2", "--run-dir", text(&ranks)], |_| {});
+    assert_eq!((first.status.code(), second.status.code()), (Some(0), Some(0)), "{}", stderr(&first));
+    assert_eq!(numbers(&threads), numbers(&ranks));
+    let file = Path::new("checkpoints/step-00000004/model.safetensors");
+    assert!(fs::read(threads.join(file)).unwrap() == fs::read(ranks.join(file)).unwrap());
+    let said = stderr(&first);
+    assert!(
+        said.contains("started by a launcher that sets RANK and WORLD_SIZE: 2 rank(s), 2 on this machine"),
+        "{said}"
+    );
+    assert!(!stderr(&second).contains("started by"), "{}", stderr(&second));
+}
+
+#[test]
+fn ranks_that_differ_refuse_to_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let (run, error) = (dir.path().join("run"), dir.path().join("error.json"));
+    let change = |second: &mut Command| {
+        second.env("MPT_OPTIMIZER_MOMENTUM", "0.5").env("TORCHELASTIC_ERROR_FILE", &error);
+    };
+    let expected = "rank 1 differs from rank 0 in optimizer.momentum: 0.5 instead of 0.0; start every rank with the same \
+                    command and environment";
+    for refused in both(&["--run-dir", text(&run)], change) {
+        assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+        assert!(stderr(&refused).contains(&format!("mpt: {expected}\n")), "{}", stderr(&refused));
+    }
+    assert!(!run.exists());
+    let left: Value = serde_json::from_str(&fs::read_to_string(&error).unwrap()).unwrap();
+    assert_eq!(left["message"]["message"], format!("mpt: {expected}"));
+}
+
+#[test]
+fn a_rank_that_cannot_begin_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let [first, second] = both(&["--run-dir", text(&run)], |second| {
+        second.args(["--set", "data.source=idx", "--data-dir", "/nowhere"]);
+    });
+    assert_eq!(second.status.code(), Some(2), "{}", stderr(&second));
+    assert_eq!(first.status.code(), Some(1), "{}", stderr(&first));
+    let said = stderr(&first);
+    assert!(said.contains("mpt: another rank failed: rank 1: neither train-images-idx3-ubyte nor"), "{said}");
+}
+
+#[test]
+fn gpus_must_be_those_that_the_launcher_started_ranks_for() {
+    for refused in both(&["--gpus", "4"], |_| {}) {
+        let said = stderr(&refused);
+        assert!(
+            said.contains("--gpus 4: a launcher that sets RANK and WORLD_SIZE started 2 rank(s) on this machine"),
+            "{said}"
+        );
+    }
+}
