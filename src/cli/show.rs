@@ -5,10 +5,11 @@ use crate::model::parse::Edits;
 use crate::model::shipped;
 use crate::recipe::{Layered, SHIPPED};
 use crate::report::curves::{Run, alone, compared};
+use crate::report::gradients::Gradients;
 use crate::report::plot::{MOST_CURVES, stacked};
 use crate::report::run_log::RECIPE;
 use crate::report::table::{table, text};
-use crate::report::{console, curves_table, epochs, model_table};
+use crate::report::{console, curves_table, epochs, gradients, model_table};
 use clap::{Args, Subcommand};
 use std::path::{Path, PathBuf};
 
@@ -35,6 +36,9 @@ enum Thing {
         /// Draw them into this file too
         #[arg(long, value_name = "FILE")]
         svg: Option<PathBuf>,
+        /// The norm of each layer's gradient instead
+        #[arg(long)]
+        gradients: bool,
     },
     /// The shipped recipes and what each shows
     Recipes,
@@ -54,7 +58,8 @@ impl Show {
                 let models = models.iter().map(|name| shipped::load(name, &Edits::default()));
                 console::results(&model_table::render(&models.collect::<Result<Vec<_>>>()?))?;
             }
-            Thing::Curves { runs, svg } => curves(&runs, svg.as_deref())?,
+            Thing::Curves { runs, svg, gradients: true } => gradients(&runs, svg.as_deref())?,
+            Thing::Curves { runs, svg, gradients: false } => curves(&runs, svg.as_deref())?,
             Thing::Recipes => console::results(&recipes()?)?,
         }
         Ok(0)
@@ -76,10 +81,22 @@ fn curves(folders: &[PathBuf], svg: Option<&Path>) -> Result<()> {
             [run] => alone(run).svg()?,
             several => stacked(&compared(several))?,
         };
-        std::fs::write(file, picture)
-            .map_err(|error| Error::failed(format!("--svg: {} cannot be written: {error}", file.display())))?;
+        write(file, &picture)?;
     }
     console::results(&curves_table::render(&runs))
+}
+
+fn gradients(folders: &[PathBuf], svg: Option<&Path>) -> Result<()> {
+    let runs = folders.iter().map(|folder| Gradients::of_run(folder)).collect::<Result<Vec<_>>>()?;
+    if let Some(file) = svg {
+        write(file, &stacked(&gradients::plots(&runs))?)?;
+    }
+    console::results(&gradients::tables(&runs))
+}
+
+fn write(file: &Path, picture: &str) -> Result<()> {
+    std::fs::write(file, picture)
+        .map_err(|error| Error::failed(format!("--svg: {} cannot be written: {error}", file.display())))
 }
 
 /// What a run was, as far as its recipe can be read: `alexnet, model-parallel 1x2, bf16, batch 128`.

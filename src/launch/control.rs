@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::events::StopReason;
+use libc::SIGXFSZ;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,11 +23,12 @@ impl Control {
     }
 
     /// Lets SIGINT and SIGTERM end the run after the step at hand. A second signal ends the process at once, as
-    /// signals do that nobody handles.
+    /// signals do that nobody handles. SIGXFSZ, of a file that outgrows its limit, ends nothing: the write fails.
     ///
     /// # Errors
     /// The signals cannot be handled.
     pub fn catch_signals(&self) -> Result<()> {
+        let cannot = |error| Error::failed(format!("signals cannot be handled: {error}"));
         let seen = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             let number = signal as usize;
@@ -35,9 +37,9 @@ impl Control {
             signal_hook::flag::register_conditional_default(signal, Arc::clone(&seen))
                 .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&seen)))
                 .and_then(|_| signal_hook::flag::register_usize(signal, Arc::clone(&self.signal), number))
-                .map_err(|error| Error::failed(format!("signals cannot be handled: {error}")))?;
+                .map_err(cannot)?;
         }
-        Ok(())
+        signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(cannot).map(drop)
     }
 
     /// Why the run should end now, if it should.

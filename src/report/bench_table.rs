@@ -78,7 +78,7 @@ pub fn scaling_plot(title: &str, rows: &[Row]) -> Plot {
         }
     }
     curves.push(Curve { name: "as many times one device".into(), points: ideal, marked: false });
-    Plot { title: title.into(), across: "devices".into(), up: "examples/sec".into(), curves }
+    Plot { title: title.into(), across: "devices".into(), up: "examples/sec".into(), curves, ..Plot::default() }
 }
 
 /// A row a layer, then the phases of the step, then what it comes to.

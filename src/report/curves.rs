@@ -1,6 +1,6 @@
 //! The curves of runs as pictures: train loss, train accuracy and test accuracy by epoch.
 
-use super::epochs::{Epoch, FIGURES, of_record};
+use super::epochs::{Epoch, FIGURES};
 use super::plot::{Curve, Plot};
 use crate::error::{Error, Result};
 use std::fs;
@@ -17,14 +17,12 @@ pub struct Run {
     pub epochs: Vec<Epoch>,
 }
 
-/// Draws the epochs of a record, the lines of a `metrics.jsonl`, into an SVG file. What stands in the file is replaced
-/// when the new picture is whole.
+/// Draws a run into an SVG file. What stands in the file is replaced when the new picture is whole.
 ///
 /// # Errors
-/// The record cannot be read, or the picture cannot be written.
-pub fn draw(record: &Path, picture: &Path, title: &str) -> Result<()> {
-    let run = Run { name: title.into(), about: String::new(), epochs: of_record(record)? };
-    let svg = alone(&run).svg()?;
+/// The picture cannot be written.
+pub fn draw(run: &Run, picture: &Path) -> Result<()> {
+    let svg = alone(run).svg()?;
     let unfinished = picture.with_extension("svg.part");
     let written = fs::write(&unfinished, svg).and_then(|()| fs::rename(&unfinished, picture));
     if written.is_err() {
@@ -37,14 +35,14 @@ pub fn draw(record: &Path, picture: &Path, title: &str) -> Result<()> {
 /// One run as the d2l chapter draws it: all figures in one plot.
 pub fn alone(run: &Run) -> Plot {
     let curves = (0..FIGURES.len()).map(|figure| curve(run, figure, FIGURES[figure].name));
-    Plot { title: run.name.clone(), across: "epoch".into(), up: String::new(), curves: curves.collect() }
+    Plot { title: run.name.clone(), across: "epoch".into(), curves: curves.collect(), ..Plot::default() }
 }
 
 /// Several runs: a plot a figure, and in it a curve a run, so that runs of unlike losses and lengths can be compared.
 pub fn compared(runs: &[Run]) -> Vec<Plot> {
     let plot = |figure: usize| {
         let curves = runs.iter().map(|run| curve(run, figure, &run.name)).collect();
-        Plot { title: FIGURES[figure].name.into(), across: "epoch".into(), up: String::new(), curves }
+        Plot { title: FIGURES[figure].name.into(), across: "epoch".into(), curves, ..Plot::default() }
     };
     (0..FIGURES.len()).map(plot).collect()
 }

@@ -4,7 +4,7 @@ use super::run_log::METRICS;
 use crate::error::{Error, Result};
 use serde_json::Value;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A figure that the record has of every epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,48 +36,64 @@ pub struct Epoch {
 /// # Errors
 /// The folder holds no run, or one whose record cannot be read, is damaged or tells of no epoch yet.
 pub fn of_run(run: &Path) -> Result<Vec<Epoch>> {
-    let shown = run.display();
-    let path = run.join(METRICS);
+    let mut epochs = Vec::new();
+    each_line(&record_of(run)?, |line| add(&mut epochs, line))?;
+    if epochs.is_empty() {
+        let shown = run.display();
+        return Err(Error::usage(format!("the run {shown} has not come to the end of an epoch yet")));
+    }
+    Ok(epochs)
+}
+
+/// The record of the run in a folder.
+///
+/// # Errors
+/// The folder holds no run.
+pub fn record_of(run: &Path) -> Result<PathBuf> {
+    let (shown, path) = (run.display(), run.join(METRICS));
     if !run.is_dir() {
         return Err(Error::usage(format!("{shown} is no folder; name the folder of a run, like runs/quick-quick/001")));
     }
     if !path.exists() {
         return Err(Error::usage(format!("{shown} is not the folder of a run: {METRICS} is not in it")));
     }
-    let epochs = of_record(&path)?;
-    if epochs.is_empty() {
-        return Err(Error::usage(format!("the run {shown} has not come to the end of an epoch yet")));
-    }
-    Ok(epochs)
+    Ok(path)
 }
 
-/// The epochs of a record.
+/// Shows each line of a record to `take`, which gives `None` for one that is not what it should be.
 ///
 /// # Errors
 /// The record cannot be read, or a line of it is damaged: names both.
-pub fn of_record(path: &Path) -> Result<Vec<Epoch>> {
+pub fn each_line(path: &Path, take: impl FnMut(&Value) -> Option<()>) -> Result<()> {
     let shown = path.display();
     let text = fs::read_to_string(path).map_err(|error| Error::failed(format!("{shown} cannot be read: {error}")))?;
-    parse(&text).map_err(|line| Error::failed(format!("{shown} is damaged: line {line} is no line of a record")))
+    parse(&text, take).map_err(|line| Error::failed(format!("{shown} is damaged: line {line} is no line of a record")))
 }
 
-/// The epochs in the lines of a record, or the number of a line that is damaged. The last line may be cut short: of a
-/// run that goes on, or that a crash has ended.
-fn parse(text: &str) -> std::result::Result<Vec<Epoch>, usize> {
-    let mut epochs = Vec::new();
+/// Shows each line to `take`; gives the number of a line that is damaged. The last line may be cut short: of a run that
+/// goes on, or that a crash has ended.
+fn parse(text: &str, mut take: impl FnMut(&Value) -> Option<()>) -> std::result::Result<(), usize> {
     let mut lines = (1..).zip(text.split_inclusive('\n')).peekable();
     while let Some((number, line)) = lines.next() {
         match serde_json::from_str::<Value>(line) {
-            Ok(line) if line["kind"] == "epoch" => epochs.push(epoch(&line).ok_or(number)?),
-            Ok(_) => {}
+            Ok(line) => take(&line).ok_or(number)?,
             Err(_) if lines.peek().is_none() && !line.ends_with('\n') => {}
             Err(_) => return Err(number),
         }
     }
-    Ok(epochs)
+    Ok(())
 }
 
-fn epoch(line: &Value) -> Option<Epoch> {
+fn add(epochs: &mut Vec<Epoch>, line: &Value) -> Option<()> {
+    if line["kind"] == "epoch" {
+        epochs.push(of_line(line)?);
+    }
+    Some(())
+}
+
+/// The epoch that a line of a record tells of, if it does.
+pub fn of_line(line: &Value) -> Option<Epoch> {
+    (line["kind"] == "epoch").then_some(())?;
     Some(Epoch { number: line["epoch"].as_u64()?, values: FIGURES.map(|figure| line[figure.key].as_f64()) })
 }
 
@@ -97,35 +113,40 @@ mod tests {
         {\"kind\":\"epoch\",\"epoch\":2,\"train_loss\":2.0,\"train_accuracy\":0.6,\"test_accuracy\":null}\n\
         {\"kind\":\"epoch\",\"epoch\":3,\"train_loss\":null,\"train_accuracy\":0.6,\"test_accuracy\":0.1}\n";
 
+    fn epochs(text: &str) -> std::result::Result<Vec<Epoch>, usize> {
+        let mut epochs = Vec::new();
+        parse(text, |line| add(&mut epochs, line)).map(|()| epochs)
+    }
+
     #[test]
     fn every_epoch_is_read_and_nothing_else() {
-        let epochs = parse(RECORD).unwrap();
+        let found = epochs(RECORD).unwrap();
         let epoch = |number, values| Epoch { number, values };
         let expected = [
             epoch(1, [Some(1.0), Some(0.2), Some(0.3)]),
             epoch(2, [Some(2.0), Some(0.6), None]),
             epoch(3, [None, Some(0.6), Some(0.1)]),
         ];
-        assert_eq!(epochs, expected);
-        assert_eq!(parse(""), Ok(Vec::new()));
+        assert_eq!(found, expected);
+        assert_eq!(epochs(""), Ok(Vec::new()));
     }
 
     #[test]
     fn the_least_loss_and_the_most_accuracy_are_best_and_the_first_of_equals() {
-        let epochs = parse(RECORD).unwrap();
-        let found: Vec<_> = (0..FIGURES.len()).map(|figure| best(&epochs, figure)).collect();
+        let read = epochs(RECORD).unwrap();
+        let found: Vec<_> = (0..FIGURES.len()).map(|figure| best(&read, figure)).collect();
         assert_eq!(found, [Some((1, 1.0)), Some((2, 0.6)), Some((1, 0.3))]);
-        assert_eq!(best(&epochs[1..2], 2), None);
+        assert_eq!(best(&read[1..2], 2), None);
     }
 
     #[test]
     fn only_the_last_line_may_be_cut_short() {
-        let expected = parse(RECORD).unwrap();
+        let expected = epochs(RECORD).unwrap();
         for rest in ["{\"ki", "{\"kind\":\"epoch\",\"epoch\":4", "{\"kind\":\"step\"}"] {
-            assert_eq!(parse(&format!("{RECORD}{rest}")).unwrap(), expected, "{rest}");
-            assert_eq!(parse(&format!("{RECORD}{rest}\n{RECORD}")).is_ok(), rest.ends_with('}'), "{rest}");
+            assert_eq!(epochs(&format!("{RECORD}{rest}")).unwrap(), expected, "{rest}");
+            assert_eq!(epochs(&format!("{RECORD}{rest}\n{RECORD}")).is_ok(), rest.ends_with('}'), "{rest}");
         }
-        assert_eq!(parse(&format!("{RECORD}garbage\n")), Err(5));
-        assert_eq!(parse("{\"kind\":\"epoch\"}\n"), Err(1));
+        assert_eq!(epochs(&format!("{RECORD}garbage\n")), Err(5));
+        assert_eq!(epochs("{\"kind\":\"epoch\"}\n"), Err(1));
     }
 }

@@ -12,6 +12,7 @@
 //! * [`epochs`] the epochs of a run, read back
 //! * [`curves`] the curves of runs as pictures
 //! * [`curves_table`] the same as tables
+//! * [`gradients`] the gradient of each layer over runs, as tables and pictures
 //! * [`plot`] curves, as SVG
 //! * [`verify_table`] two runs, layer by layer
 
@@ -21,6 +22,7 @@ pub mod curves;
 pub mod curves_table;
 pub mod doctor_table;
 pub mod epochs;
+pub mod gradients;
 pub mod line;
 pub mod model_table;
 pub mod plan_table;

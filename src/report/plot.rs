@@ -20,6 +20,9 @@ const COLOURS: [RGBColor; MOST_CURVES] = [
 /// The most curves that have a colour of their own.
 pub const MOST_CURVES: usize = 7;
 
+/// The colours of the first and the last of curves that have an order.
+const ENDS: (RGBColor, RGBColor) = (RGBColor(20, 60, 160), RGBColor(240, 150, 20));
+
 /// Points of a line between two measurements that the legend should not hide.
 const POINTS_A_LINE: u32 = 16;
 
@@ -35,7 +38,7 @@ pub struct Curve {
 }
 
 /// A picture of curves over one axis.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plot {
     /// Its title.
     pub title: String,
@@ -45,6 +48,12 @@ pub struct Plot {
     pub up: String,
     /// The curves.
     pub curves: Vec<Curve>,
+    /// Whether the vertical axis shows powers of ten; values that have no logarithm are left out.
+    pub logarithmic: bool,
+    /// Whether the curves have an order, which their colours show. There may be any number of them, then.
+    pub ordered: bool,
+    /// What the vertical axis has to span, whatever the values.
+    pub span: Option<(f64, f64)>,
 }
 
 impl Plot {
@@ -57,22 +66,27 @@ impl Plot {
     }
 
     fn draw(&self, area: &Area<'_>) -> Drawn {
-        let (across, up) = self.ranges();
-        let place = self.legend(&across, &up);
+        let curves = self.scaled();
+        let (across, up) = self.ranges(&curves);
+        let place = legend(&curves, &across, &up);
         let mut chart = ChartBuilder::on(area)
             .caption(&self.title, ("sans-serif", 20))
             .margin(16)
             .x_label_area_size(42)
             .y_label_area_size(58)
             .build_cartesian_2d(across, up)?;
+        let power = |exponent: &f64| format!("{:.1e}", 10f64.powf(*exponent)).replace(".0e", "e");
         let mut mesh = chart.configure_mesh();
+        if self.logarithmic {
+            mesh.y_label_formatter(&power);
+        }
         mesh.light_line_style(TRANSPARENT)
             .x_desc(&self.across)
             .y_desc(&self.up)
             .label_style(("sans-serif", 14))
             .draw()?;
-        for (index, curve) in self.curves.iter().enumerate() {
-            let colour = COLOURS[index % COLOURS.len()];
+        for (index, curve) in curves.iter().enumerate() {
+            let colour = self.colour(index);
             let style = ShapeStyle::from(colour).stroke_width(if curve.marked { 2 } else { 1 });
             chart
                 .draw_series(LineSeries::new(curve.points.iter().copied(), style))?
@@ -91,39 +105,65 @@ impl Plot {
         Ok(())
     }
 
-    /// Where along the edges the legend hides least of the curves.
-    fn legend(&self, across: &Range<f64>, up: &Range<f64>) -> SeriesLabelPosition {
-        let share = |value: f64, range: &Range<f64>| (value - range.start) / (range.end - range.start);
-        let points = self.curves.iter().flat_map(|curve| along(&curve.points));
-        let points: Vec<(f64, f64)> = points.map(|(x, y)| (share(x, across), share(y, up))).collect();
-        // Each with its middle; a legend of a few short names is a third as wide as the plot and a fifth as high.
-        let places = [
-            (SeriesLabelPosition::UpperLeft, 0.17, 0.9),
-            (SeriesLabelPosition::UpperRight, 0.83, 0.9),
-            (SeriesLabelPosition::MiddleRight, 0.83, 0.5),
-            (SeriesLabelPosition::LowerRight, 0.83, 0.1),
-            (SeriesLabelPosition::MiddleLeft, 0.17, 0.5),
-            (SeriesLabelPosition::LowerLeft, 0.17, 0.1),
-        ];
-        let hidden = |(_, x, y): &(SeriesLabelPosition, f64, f64)| {
-            points.iter().filter(|point| (point.0 - x).abs() < 0.17 && (point.1 - y).abs() < 0.1).count()
+    /// The curves as they are drawn.
+    fn scaled(&self) -> Vec<Curve> {
+        let scaled = |curve: &Curve| {
+            let values = curve.points.iter().filter(|point| point.1 > 0.0);
+            Curve { points: values.map(|&(x, y)| (x, y.log10())).collect(), ..curve.clone() }
         };
-        let least = places.into_iter().min_by_key(hidden);
-        least.map_or(SeriesLabelPosition::UpperLeft, |(place, ..)| place)
+        if self.logarithmic { self.curves.iter().map(scaled).collect() } else { self.curves.clone() }
+    }
+
+    fn colour(&self, index: usize) -> RGBColor {
+        if !self.ordered {
+            return COLOURS[index % COLOURS.len()];
+        }
+        let place = index as f64 / (self.curves.len().max(2) - 1) as f64;
+        let mixed = |first: u8, last: u8| (f64::from(first) + place * (f64::from(last) - f64::from(first))) as u8;
+        let (first, last) = ENDS;
+        RGBColor(mixed(first.0, last.0), mixed(first.1, last.1), mixed(first.2, last.2))
     }
 
     /// What both axes have to span: all points, and a little room above them.
-    fn ranges(&self) -> (Range<f64>, Range<f64>) {
-        let points = || self.curves.iter().flat_map(|curve| &curve.points).filter(|point| point.1.is_finite());
+    fn ranges(&self, curves: &[Curve]) -> (Range<f64>, Range<f64>) {
+        let points = || curves.iter().flat_map(|curve| &curve.points).filter(|point| point.1.is_finite());
         let least = points().map(|point| point.0).fold(f64::INFINITY, f64::min);
         let most = points().map(|point| point.0).fold(f64::NEG_INFINITY, f64::max);
-        let highest = points().map(|point| point.1).fold(0.0, f64::max);
+        let highest = points().map(|point| point.1).fold(f64::NEG_INFINITY, f64::max);
+        let lowest = points().map(|point| point.1).fold(f64::INFINITY, f64::min);
         if least > most {
             return (0.0..1.0, 0.0..1.0);
         }
         let width = if most > least { most } else { least + 1.0 };
-        (least..width, 0.0..(1.08 * highest).max(f64::MIN_POSITIVE))
+        let up = match self.span {
+            Some((low, high)) if self.logarithmic => low.log10()..high.log10(),
+            Some((low, high)) => low..high,
+            None if self.logarithmic => lowest - 0.2..highest + 0.2,
+            None => 0.0..(1.08 * highest).max(f64::MIN_POSITIVE),
+        };
+        (least..width, up)
     }
+}
+
+/// Where along the edges the legend hides least of the curves.
+fn legend(curves: &[Curve], across: &Range<f64>, up: &Range<f64>) -> SeriesLabelPosition {
+    let share = |value: f64, range: &Range<f64>| (value - range.start) / (range.end - range.start);
+    let points = curves.iter().flat_map(|curve| along(&curve.points));
+    let points: Vec<(f64, f64)> = points.map(|(x, y)| (share(x, across), share(y, up))).collect();
+    // Each with its middle; a legend of a few short names is a third as wide as the plot and a fifth as high.
+    let places = [
+        (SeriesLabelPosition::UpperLeft, 0.17, 0.9),
+        (SeriesLabelPosition::UpperRight, 0.83, 0.9),
+        (SeriesLabelPosition::MiddleRight, 0.83, 0.5),
+        (SeriesLabelPosition::LowerRight, 0.83, 0.1),
+        (SeriesLabelPosition::MiddleLeft, 0.17, 0.5),
+        (SeriesLabelPosition::LowerLeft, 0.17, 0.1),
+    ];
+    let hidden = |(_, x, y): &(SeriesLabelPosition, f64, f64)| {
+        points.iter().filter(|point| (point.0 - x).abs() < 0.17 && (point.1 - y).abs() < 0.1).count()
+    };
+    let least = places.into_iter().min_by_key(hidden);
+    least.map_or(SeriesLabelPosition::UpperLeft, |(place, ..)| place)
 }
 
 /// Points along the line through some points.
@@ -170,7 +210,13 @@ mod tests {
             marked: name != "ideal",
         };
         let curves = vec![curve("ideal", 60.0), curve("model-parallel", 58.0)];
-        let plot = Plot { title: "Scaling".into(), across: "devices".into(), up: "examples/sec".into(), curves };
+        let plot = Plot {
+            title: "Scaling".into(),
+            across: "devices".into(),
+            up: "examples/sec".into(),
+            curves,
+            ..Plot::default()
+        };
         let svg = plot.svg().unwrap();
         for part in ["Scaling", "devices", "examples/sec", "ideal", "model-parallel"] {
             assert!(svg.contains(part), "{part} is not in {svg}");
@@ -180,8 +226,7 @@ mod tests {
 
     #[test]
     fn plots_are_stacked() {
-        let plot =
-            |title: &str| Plot { title: title.into(), across: String::new(), up: String::new(), curves: Vec::new() };
+        let plot = |title: &str| Plot { title: title.into(), ..Plot::default() };
         let svg = stacked(&[plot("above"), plot("below")]).unwrap();
         let height = |title: &str| -> f64 {
             // A title's text follows the element that says where it stands.
@@ -195,10 +240,10 @@ mod tests {
     fn the_legend_is_where_no_curve_is() {
         let place = |curves: &[&[(f64, f64)]]| {
             let curve = |points: &&[(f64, f64)]| Curve { name: "curve".into(), points: points.to_vec(), marked: true };
-            let curves = curves.iter().map(curve).collect();
-            let plot = Plot { title: String::new(), across: String::new(), up: String::new(), curves };
-            let (across, up) = plot.ranges();
-            match plot.legend(&across, &up) {
+            let curves: Vec<Curve> = curves.iter().map(curve).collect();
+            let plot = Plot { curves, ..Plot::default() };
+            let (across, up) = plot.ranges(&plot.curves);
+            match legend(&plot.curves, &across, &up) {
                 SeriesLabelPosition::UpperLeft => "upper left",
                 SeriesLabelPosition::UpperRight => "upper right",
                 SeriesLabelPosition::MiddleRight => "middle right",
@@ -212,7 +257,31 @@ mod tests {
 
     #[test]
     fn no_points_are_an_empty_picture() {
-        let plot = Plot { title: String::new(), across: String::new(), up: String::new(), curves: Vec::new() };
-        assert!(plot.svg().unwrap().starts_with("<svg"));
+        assert!(Plot::default().svg().unwrap().starts_with("<svg"));
+        assert!(Plot { logarithmic: true, ..Plot::default() }.svg().unwrap().starts_with("<svg"));
+    }
+    #[test]
+    fn powers_of_ten_lie_evenly_and_what_has_no_logarithm_is_left_out() {
+        let points = vec![(1.0, 0.001), (2.0, 0.0), (3.0, f64::NAN), (4.0, 10.0)];
+        let curve = Curve { name: "conv1".into(), points, marked: true };
+        let plot = Plot { curves: vec![curve], logarithmic: true, ..Plot::default() };
+        let scaled = plot.scaled();
+        assert_eq!(scaled[0].points, [(1.0, -3.0), (4.0, 1.0)]);
+        assert_eq!(plot.ranges(&scaled), (1.0..4.0, -3.2..1.2));
+        let svg = plot.svg().unwrap();
+        assert!(svg.contains("\n1e-3\n") && svg.contains("\n1e1\n"), "{svg}");
+        assert_eq!(svg.matches("<circle").count(), 2);
+        let fixed = Plot { span: Some((1e-6, 1e2)), ..plot };
+        assert_eq!(fixed.ranges(&scaled).1, -6.0..2.0);
+    }
+
+    #[test]
+    fn curves_that_have_an_order_have_colours_of_their_own_however_many() {
+        let curve = |_| Curve { name: "layer".into(), points: Vec::new(), marked: true };
+        let plot = Plot { curves: (0..20).map(curve).collect(), ordered: true, ..Plot::default() };
+        let mut colours: Vec<_> = (0..20).map(|index| plot.colour(index)).map(|RGBColor(r, g, b)| (r, g, b)).collect();
+        assert_eq!((colours[0], colours[19]), ((20, 60, 160), (240, 150, 20)));
+        colours.dedup();
+        assert_eq!(colours.len(), 20);
     }
 }

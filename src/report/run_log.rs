@@ -1,17 +1,31 @@
-//! The run directory: the effective recipe, one line of JSON for every step and epoch, and their curves.
+//! The run directory: the effective recipe, one line of JSON for every step and epoch, the same for TensorBoard, and the
+//! curves.
 //!
-//! A run that cannot be recorded is still a run: a disk that fills up is reported once, and training goes on.
+//! A run that cannot be recorded is still a run, and none waits for its record: see `background` and `record`.
 
-use super::{console, curves};
+mod appender;
+mod background;
+mod lines;
+mod record;
+mod tensorboard;
+
+use super::console;
+use super::line::Line;
 use crate::checkpoint::Position;
-use crate::engine::phases::Phase;
 use crate::error::{Error, Result};
-use crate::events::{Epoch, Event, RankStep, Step};
-use serde_json::{Value, json};
+use crate::events::Event;
+use appender::Appender;
+use background::Background;
+use lines::Kept;
+use record::{Entry, Record};
 use std::fs::{self, File, TryLockError};
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tensorboard::EventFile;
 
 /// The effective recipe: its presence says that a folder holds a run.
 pub const RECIPE: &str = "recipe.toml";
@@ -21,11 +35,22 @@ const CURVES: &str = "curves.svg";
 /// Beside the numbered runs, a link to the newest.
 pub const LATEST: &str = "latest";
 
+/// Lines that wait for a slow disk before those of steps are left out: some megabytes.
+const MOST_WAITING: usize = 4096;
+/// How long the end of a run waits for its record.
+const LAST_LINES: Duration = Duration::from_secs(5);
+
 /// The record of a run.
 pub struct RunLog {
     folder: PathBuf,
-    metrics: Option<BufWriter<File>>,
     devices: Vec<String>,
+    writer: Background<Entry>,
+    /// The steps done.
+    step: u64,
+    /// Lines that the disk was too slow for.
+    left_out: u64,
+    /// Lines that the disk had no room for.
+    missing: Arc<AtomicU64>,
 }
 
 impl RunLog {
@@ -79,9 +104,9 @@ impl RunLog {
         if let Err(TryLockError::WouldBlock) = metrics.try_lock() {
             return Err(Error::usage(format!("{} is the record of a run that still goes on", folder.display())));
         }
-        let kept = length_until(&metrics, position).map_err(fault)?;
-        metrics.set_len(kept).and_then(|()| Self::write_recipe(folder, recipe)).map_err(fault)?;
-        Ok(Self { folder: folder.to_owned(), metrics: Some(BufWriter::new(metrics)), devices: devices.to_vec() })
+        let kept = Kept::of(&metrics, position).map_err(fault)?;
+        metrics.set_len(kept.length).and_then(|()| Self::write_recipe(folder, recipe)).map_err(fault)?;
+        Self::go_on(folder, metrics, devices, position.step, kept).map_err(fault)
     }
 
     fn begin(folder: &Path, recipe: &str, devices: &[String]) -> io::Result<Self> {
@@ -89,7 +114,18 @@ impl RunLog {
         // For `resumed`. A file system that has no locks has no such help.
         let _ = metrics.try_lock();
         Self::write_recipe(folder, recipe)?;
-        Ok(Self { folder: folder.to_owned(), metrics: Some(BufWriter::new(metrics)), devices: devices.to_vec() })
+        Self::go_on(folder, metrics, devices, 0, Kept::default())
+    }
+
+    /// Goes on after `step` steps, behind what is kept of the lines in `metrics`.
+    fn go_on(folder: &Path, metrics: File, devices: &[String], step: u64, kept: Kept) -> io::Result<Self> {
+        let missing = Arc::new(AtomicU64::new(0));
+        let events = EventFile::new(folder, step, &kept.of_last_step);
+        let metrics = Appender::new(metrics, kept.length);
+        let counter = Arc::clone(&missing);
+        let mut record = Record::new(folder.to_owned(), CURVES, metrics, events, kept.epochs, counter);
+        let writer = Background::start("run log", MOST_WAITING, move |entry| record.take(entry))?;
+        Ok(Self { folder: folder.to_owned(), devices: devices.to_vec(), writer, step, left_out: 0, missing })
     }
 
     fn write_recipe(folder: &Path, recipe: &str) -> io::Result<()> {
@@ -104,97 +140,52 @@ impl RunLog {
         &self.folder
     }
 
-    /// Records an event.
+    /// Records an event, without waiting for the disk.
     pub fn event(&mut self, event: &Event) {
-        let line = match event {
-            Event::Step(step) => self.step(step),
-            Event::Epoch(epoch) => epoch_line(epoch),
-            _ => return,
-        };
-        let Some(metrics) = &mut self.metrics else { return };
-        // Flushed line by line: whoever follows the file sees each step, and a crash loses none.
-        if let Err(error) = writeln!(metrics, "{line}").and_then(|()| metrics.flush()) {
-            console::warn(format!("the record in {} ends here: {error}; training goes on", self.folder.display()));
-            self.metrics = None;
-        } else if matches!(event, Event::Epoch(_)) {
-            self.draw();
+        match event {
+            Event::Step(step) => {
+                self.step = step.step;
+                if !self.writer.offer(Entry::Line(lines::step(step, &self.devices))) {
+                    self.leave_out();
+                }
+            }
+            Event::Epoch(epoch) => {
+                self.writer.insist(Entry::Line(lines::epoch(epoch, self.step)));
+            }
+            // A resumed run needs the lines before its checkpoint.
+            Event::Saved(_) => {
+                self.writer.insist(Entry::Sync);
+            }
+            _ => {}
         }
     }
 
-    fn draw(&self) {
-        let (record, picture) = (self.folder.join(METRICS), self.folder.join(CURVES));
-        if let Err(error) = curves::draw(&record, &picture, &self.folder.to_string_lossy()) {
-            console::warn(format!("the curves are not drawn: {error}; training goes on"));
+    fn leave_out(&mut self) {
+        if self.left_out == 0 {
+            let (folder, step) = (self.folder.display(), self.step);
+            let message = format!("the record in {folder} has a gap: the disk is too slow from step {step} on");
+            console::warn(format!("{message}; training goes on"));
         }
+        self.left_out += 1;
     }
+}
 
-    fn step(&self, step: &Step) -> Value {
-        let seconds = step.time.as_secs_f64();
-        let devices: Vec<Value> =
-            self.devices.iter().zip(&step.ranks).map(|(device, own)| rank_step(device, own, seconds)).collect();
-        json!({
-            "kind": "step", "step": step.step, "epoch": step.epoch,
-            "loss": step.outcome.loss(), "accuracy": step.outcome.accuracy(), "learning_rate": step.learning_rate,
-            "examples": step.outcome.examples, "seconds": seconds,
-            "examples_per_second": rate(step.outcome.examples, seconds), "devices": devices,
-        })
+impl Drop for RunLog {
+    /// Waits for what is not written yet, but no longer than a person does.
+    fn drop(&mut self) {
+        let left = self.writer.finish(LAST_LINES);
+        let lines = left.waiting.iter().filter(|entry| matches!(entry, Entry::Line(_))).count();
+        let unwritten = lines as u64 + u64::from(left.at_hand);
+        let missing = self.left_out + unwritten + self.missing.load(Ordering::Relaxed);
+        if missing > 0 {
+            let folder = self.folder.display().to_string();
+            let line = Line::warning(format!("{missing} line(s) are missing in the record in {folder}"));
+            console::say(line.with("folder", folder).with("missing", missing));
+        }
     }
 }
 
 /// The folder of the numbered runs of a recipe and a model.
 pub fn runs_of(recipe: &str, model: &str) -> PathBuf {
     Path::new("runs").join(format!("{recipe}-{model}"))
-}
-
-/// The length of the lines that tell of nothing after `position`. The epoch at hand is told of when it is over.
-fn length_until(metrics: &File, position: &Position) -> io::Result<u64> {
-    let (mut reader, mut line, mut kept) = (BufReader::new(metrics), Vec::new(), 0);
-    loop {
-        line.clear();
-        kept += match reader.read_until(b'\n', &mut line)? {
-            length if line.ends_with(b"\n") && is_done(&line, position) => length as u64,
-            // What a crash has cut short tells nothing either.
-            _ => return Ok(kept),
-        };
-    }
-}
-
-/// Whether a line of the record tells of what was done at `position`.
-fn is_done(line: &[u8], position: &Position) -> bool {
-    let Ok(value) = serde_json::from_slice::<Value>(line) else { return false };
-    let number = |key: &str| value[key].as_u64().unwrap_or(0);
-    match value["kind"].as_str() {
-        Some("step") => number("step") <= position.step,
-        Some("epoch") => number("epoch") < position.epoch,
-        _ => true,
-    }
-}
-
-fn rate(examples: u64, seconds: f64) -> f64 {
-    if seconds > 0.0 { examples as f64 / seconds } else { 0.0 }
-}
-
-fn rank_step(device: &str, own: &RankStep, seconds: f64) -> Value {
-    let mut line = json!({
-        "device": device, "examples_per_second": rate(own.examples, seconds),
-        // Hidden behind compute: no part of the phases.
-        "overlapped_seconds": own.overlapped.as_secs_f64(),
-        // A part of data_seconds.
-        "loader_wait_seconds": own.loader_wait.as_secs_f64(),
-        "sent_bytes": own.traffic.sent_bytes(), "received_bytes": own.traffic.received_bytes(),
-    });
-    for phase in Phase::ALL {
-        line[format!("{}_seconds", phase.name())] = own.phases.get(phase).as_secs_f64().into();
-    }
-    line
-}
-
-fn epoch_line(epoch: &Epoch) -> Value {
-    let seconds = epoch.train_time.as_secs_f64();
-    json!({
-        "kind": "epoch", "epoch": epoch.epoch,
-        "train_loss": epoch.train.loss(), "train_accuracy": epoch.train.accuracy(),
-        "test_loss": epoch.test.map(|test| test.loss()), "test_accuracy": epoch.test.map(|test| test.accuracy()),
-        "examples_per_second": rate(epoch.train.examples, seconds), "seconds": seconds,
-    })
 }

@@ -96,3 +96,39 @@ fn what_cannot_be_shown_is_one_sentence() {
         [&["1", "1.5000", "0.5000", "-"][..], &["best", "1.5000", "0.5000", "-"], &["in", "epoch", "1", "1", "-"]];
     assert_eq!(rows, expected, "{shown}");
 }
+
+#[test]
+fn gradients_of_runs_are_shown_layer_by_layer() {
+    let dir = tempfile::tempdir().unwrap();
+    let record = |run: &str, conv: f64| {
+        let step = |step: u64, epoch: u64| {
+            let norms = format!("{{\"conv1\":{conv},\"fc\":0.5}}");
+            format!("{{\"kind\":\"step\",\"step\":{step},\"epoch\":{epoch},\"layer_gradient_norms\":{norms}}}\n")
+        };
+        fs::create_dir(dir.path().join(run)).unwrap();
+        fs::write(dir.path().join(run).join("metrics.jsonl"), step(1, 1) + &step(2, 2)).unwrap();
+    };
+    record("relu", 0.25);
+    record("sigmoid", 1e-6);
+    let show = |arguments: &[&str]| {
+        let all = [&["show", "curves", "--gradients"], arguments].concat();
+        mpt(&all).current_dir(dir.path()).output().unwrap()
+    };
+    let shown = stdout(&show(&["relu", "sigmoid", "--svg", "both.svg"]));
+    let rows: Vec<String> = shown.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    let expected = [
+        "relu | sigmoid",
+        "layer epoch 1 epoch 2 | layer epoch 1 epoch 2",
+        "conv1 2.5e-1 2.5e-1 | conv1 1.0e-6 1.0e-6",
+        "fc 5.0e-1 5.0e-1 | fc 5.0e-1 5.0e-1",
+    ];
+    assert_eq!(rows, expected, "{shown}");
+    let both = fs::read_to_string(dir.path().join("both.svg")).unwrap();
+    assert_eq!((both.matches("\nconv1\n").count(), both.matches("\n1e-6\n").count()), (2, 2), "{both}");
+
+    fs::create_dir(dir.path().join("old")).unwrap();
+    fs::write(dir.path().join("old/metrics.jsonl"), "{\"kind\":\"step\",\"step\":1}\n").unwrap();
+    let old = show(&["old"]);
+    let sentence = "mpt: the record of the run old tells of no gradients\n";
+    assert_eq!((old.status.code(), stderr(&old).as_str()), (Some(2), sentence));
+}

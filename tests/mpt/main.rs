@@ -18,6 +18,7 @@ mod nccl_library;
 mod networks;
 mod parity;
 mod plans;
+mod record;
 mod rehearsal;
 mod resume;
 mod shipped;

@@ -22,7 +22,7 @@ pub fn numbers(run: &Path) -> Vec<Value> {
     let record = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let lines = record.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let timeless = lines.map(|mut line| {
-        for time in ["seconds", "examples_per_second", "devices"] {
+        for time in ["seconds", "examples_per_second", "devices", "time", "loader_queue"] {
             line.as_object_mut().unwrap().remove(time);
         }
         line
@@ -220,7 +220,7 @@ fn a_checkpoint_that_does_not_fit_on_the_disk_ends_nothing() {
     assert_eq!(output(&recorded(text(&run), &["--steps", "2"])).status.code(), Some(0));
     let limited = mpt(&["train", "--resume", text(&run), "--steps", "4", "--quiet"]);
     let mut shell = std::process::Command::new("bash");
-    shell.args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$@\"", "bash"]).arg(limited.get_program());
+    shell.args(["-c", "ulimit -f 8; exec \"$@\"", "bash"]).arg(limited.get_program());
     let done = shell.args(limited.get_args()).output().unwrap();
     assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
     let sentence = format!(
