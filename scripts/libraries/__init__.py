@@ -1,4 +1,5 @@
-"""PyTorch and JAX, which mpt is compared with: `environment` brings them, `pytorch.txt` and `jax.txt` are their pins.
+"""PyTorch, JAX and TensorBoard, which mpt is compared with: `environment` brings them, and each has its pins beside it.
 
-mpt itself needs neither. `scripts/parity` takes PyTorch, `scripts/compare-peers` both.
+mpt itself needs none of them. `scripts/parity` takes PyTorch, `scripts/compare-peers` PyTorch and JAX, and a test of the run
+log TensorBoard.
 """
