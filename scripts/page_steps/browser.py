@@ -103,6 +103,7 @@ class Browser:
 
     def show(self, url: str, width: int, height: int, scheme: str) -> None:
         """Loads a page in a window of this size, as people see it who prefer this colour scheme: light or dark."""
+        self.ask("Emulation.setScrollbarsHidden", hidden=True)  # as on a phone; nor are they in pictures
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
         self.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self.ask("Page.navigate", url=url)

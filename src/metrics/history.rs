@@ -109,6 +109,9 @@ mod tests {
             assert_eq!(points.iter().map(|point| point.outcome.examples).sum::<u64>(), 8 * steps);
             assert_eq!(points.iter().map(|point| point.examples[1]).sum::<u64>(), 4 * steps);
             assert_eq!(points.iter().map(|point| point.time).sum::<Duration>(), Duration::from_millis(3 * steps));
+            // Each but the last stands for as many steps as any other.
+            let strides: Vec<u64> = points.windows(2).map(|pair| pair[1].step - pair[0].step).collect();
+            assert!(strides.iter().rev().skip(1).all(|&stride| stride == points[0].step), "{steps}: {strides:?}");
             // The mean loss of a point is that of the middle of its steps.
             let first = points.first().map_or(0, |first| first.step);
             assert!(steps == 0 || points[0].outcome.loss() == (first + 1) as f64 / 2.0);

@@ -6,6 +6,7 @@ use crate::data::Counts;
 use crate::error::Result;
 use crate::events::{Epoch, Step};
 use crate::layers::Outcome;
+use crate::torch;
 use prometheus::{Gauge, Histogram, IntCounter};
 
 /// Upper bounds of a step's duration in seconds: from a toy network's to a step of many minutes.
@@ -138,7 +139,8 @@ impl JobSeries {
 
 fn infos(series: &Series, watched: &Watched) -> Result<()> {
     let plan = &watched.plan;
-    series.info("build_info", "The version of mpt.", &[("version", env!("CARGO_PKG_VERSION"))])?;
+    let build = [("version", env!("CARGO_PKG_VERSION")), ("libtorch", &torch::version())];
+    series.info("build_info", "The versions of mpt and of libtorch.", &build)?;
     let (mode, mesh) = (plan.mode.to_string(), plan.mesh.to_string());
     let run = [("model", plan.model.name.as_str()), ("mode", &mode), ("mesh", &mesh), ("precision", watched.precision)];
     series.info("run_info", "What is trained, and how it is split.", &run)

@@ -1,7 +1,7 @@
 //! Metrics: that the families are those that dashboards are built on, that every series is there before the first step,
 //! and that the numbers are those of the record.
 
-use mpt::comm::Operation;
+use mpt::comm::{Operation, Traffic, Volume};
 use mpt::engine::phases::Phase;
 use mpt::engine::session::{Job, Ranks, run};
 use mpt::events::Event;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// mpt_run_info, mpt_remaining_steps and mpt_evaluated_examples_total.
 const FAMILIES: [(&str, &str, &str); 30] = [
     ("mpt_accuracy_ratio", "gauge", "subset"),
-    ("mpt_build_info", "gauge", "version"),
+    ("mpt_build_info", "gauge", "libtorch version"),
     ("mpt_device_memory_bytes", "gauge", "device"),
     ("mpt_epoch", "gauge", ""),
     ("mpt_evaluated_examples_total", "counter", ""),
@@ -252,6 +252,32 @@ fn floating_point_operations_follow_the_plan() {
     let expected: u64 = (0..network.layers.len()).map(macs).sum();
     // A multiply and an add, and the backward pass twice as much as the forward pass.
     assert!(near(halves, 6.0 * expected as f64), "{halves} {expected}");
+}
+
+/// On the way back an exchange sends what it received on the way there, so that trainings do not tell the two apart.
+#[test]
+fn bytes_are_told_by_device_operation_and_direction() {
+    let job = Job::new(&recipe(&["parallel.mesh=1x2", "train.epochs=1"]), Control::default()).unwrap();
+    let metrics = metrics_of(&job);
+    run(job, Ranks::All, &mut |event| {
+        let Event::Step(step) = event else { return };
+        let mut step = step.clone();
+        step.ranks.iter_mut().for_each(|own| own.traffic = Traffic::default());
+        step.ranks[1].traffic.count(Operation::AllToAll, Volume { sent_bytes: 5, received_bytes: 7 });
+        metrics.event(&Event::Step(step));
+    })
+    .unwrap();
+    let scrape = Scrape::of(&metrics.text().unwrap());
+    for (rank, device) in ["cpu:0", "cpu:1"].into_iter().enumerate() {
+        for operation in Operation::ALL {
+            let here = rank == 1 && operation == Operation::AllToAll;
+            for (name, bytes) in [("mpt_exchange_sent_bytes_total", 5.0), ("mpt_exchange_received_bytes_total", 7.0)] {
+                let counted = scrape.value(name, &[("device", device), ("op", operation.name())]);
+                // In each of five steps.
+                assert_eq!(counted, if here { 5.0 * bytes } else { 0.0 }, "{name} of {device}, {}", operation.name());
+            }
+        }
+    }
 }
 
 /// A run whose learning rate makes it diverge at once.

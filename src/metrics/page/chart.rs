@@ -129,6 +129,8 @@ mod tests {
         let svg = drawn(&[(0.0, 2.0), (1.0, f64::NAN), (2.0, 1.0), (3.0, f64::INFINITY), (4.0, 0.5), (5.0, 0.4)]);
         assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
         assert_eq!(svg.matches("<circle").count(), 4);
+        let parts = svg.lines().filter(|line| line.contains("<polyline") && line.contains("var(--train)"));
+        assert_eq!(parts.count(), 3, "{svg}");
         for points in [&[][..], &[(3.0, 1.0)], &[(1.0, f64::NAN)], &[(0.0, 0.0), (1.0, 0.0)], &[(0.0, 1e300)]] {
             assert!(drawn(points).ends_with("</svg>\n"), "{points:?}");
         }
