@@ -2,7 +2,8 @@
 //!
 //! | variable | default | meaning |
 //! |---|---|---|
-//! | `MPT_SIMULATOR_DEVICES` | 2 | how many devices there are |
+//! | `MPT_SIMULATOR_DEVICES` | 2 | how many devices the machine has |
+//! | `CUDA_VISIBLE_DEVICES` | all | which of them the process sees, and in which order, as with a real driver |
 //! | `MPT_SIMULATOR_MEMORY` | 8 GiB | bytes of each device; host memory is taken only for what is allocated |
 //! | `MPT_SIMULATOR_SEED` | 0 | seed of the delays and of the number of polls |
 //! | `MPT_SIMULATOR_DELAY` | 100 | the longest delay before an operation, in microseconds; 0: none |
@@ -24,8 +25,8 @@ use std::time::Duration;
 /// What the environment asks for.
 #[derive(Debug)]
 pub struct Settings {
-    /// How many devices there are.
-    pub devices: usize,
+    /// The devices that the process sees, by their numbers on the machine.
+    pub devices: Vec<usize>,
     /// Bytes of each device.
     pub memory: u64,
     /// Seed of the delays and of the number of polls.
@@ -106,7 +107,7 @@ fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Settings, String> {
         }
     };
     Ok(Settings {
-        devices,
+        devices: visible(variable("CUDA_VISIBLE_DEVICES"), devices),
         memory: number(&variable, "MPT_SIMULATOR_MEMORY", 8 << 30)?,
         seed: number(&variable, "MPT_SIMULATOR_SEED", 0)?,
         longest_delay: Duration::from_micros(delay),
@@ -120,6 +121,19 @@ fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Settings, String> {
         peer_death_is_reported: choice(&variable, "MPT_SIMULATOR_PEER_DEATH", ["silent", "reported"])?,
         abort_hangs: choice(&variable, "MPT_SIMULATOR_ABORT", ["works", "hangs"])?,
     })
+}
+
+/// The devices that a list shows: where it names what is none, or one again, the list ends, as with a real driver.
+fn visible(list: Option<String>, devices: usize) -> Vec<usize> {
+    let Some(list) = list else { return (0..devices).collect() };
+    let mut shown = Vec::new();
+    for name in list.split(',') {
+        match name.trim().parse() {
+            Ok(number) if number < devices && !shown.contains(&number) => shown.push(number),
+            _ => break,
+        }
+    }
+    shown
 }
 
 /// A whole number, or its default.
@@ -152,8 +166,16 @@ mod tests {
     #[test]
     fn an_empty_environment_gives_the_defaults() {
         let settings = read(|_| None).unwrap();
-        assert_eq!((settings.devices, settings.memory, settings.seed), (2, 8 << 30, 0));
+        assert_eq!((&settings.devices[..], settings.memory, settings.seed), (&[0, 1][..], 8 << 30, 0));
         assert!(settings.fault.is_none() && settings.trace.is_none());
+    }
+
+    #[test]
+    fn the_list_of_visible_devices_ends_where_it_names_none() {
+        for (list, shown) in [("1,0", &[1, 0][..]), ("1", &[1]), ("0,7,1", &[0]), ("1,1", &[1]), ("", &[]), ("-1", &[])]
+        {
+            assert_eq!(with("CUDA_VISIBLE_DEVICES", list).unwrap().devices, shown, "{list:?}");
+        }
     }
 
     #[test]

@@ -31,7 +31,9 @@
 //!
 //! # What it does not see
 //!
-//! What the program's own threads do with host memory while a copy is under way, unless the memory is gone. Deadlocks
+//! What the program's own threads do with host memory while a copy is under way, unless the memory is gone: a copy into
+//! memory that was freed too early, and is used again by then, overwrites what is there, and the program dies of that
+//! (SIGSEGV, or SIGABRT with malloc's word), as a program dies that does not wait for a device. Deadlocks
 //! that run over several communicators and more than two ranks. Races between ranks' devices, which are never shared.
 //!
 //! # What is not simulated

@@ -13,8 +13,10 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 /// One simulated GPU. Devices live as long as the process.
 pub struct Device {
-    /// Its number, from 0.
+    /// Its number among those that the process sees, from 0: what the driver's functions call it.
     pub ordinal: usize,
+    /// Its number on the machine.
+    pub number: usize,
     /// Its memory.
     pub memory: Memory,
     /// The null stream, which every program has without asking.
@@ -37,7 +39,11 @@ pub fn initialize() -> Result<(), CuResult> {
     if DEVICES.get().is_some() {
         return Ok(());
     }
-    let devices = (0..settings().devices).map(Device::new).collect::<Result<Vec<_>, _>>()?;
+    let visible = settings().devices.iter().enumerate();
+    let devices = visible.map(|(ordinal, &number)| Device::new(ordinal, number)).collect::<Result<Vec<_>, _>>()?;
+    if devices.is_empty() {
+        return Err(CuResult::NO_DEVICE);
+    }
     // Two threads may both come here: the first one's devices stay, the other's were never seen by anybody.
     let _ = DEVICES.set(devices);
     Ok(())
@@ -60,9 +66,10 @@ pub fn of_address(address: u64) -> Option<&'static Device> {
 }
 
 impl Device {
-    fn new(ordinal: usize) -> Result<Self, CuResult> {
+    fn new(ordinal: usize, number: usize) -> Result<Self, CuResult> {
         Ok(Self {
             ordinal,
+            number,
             memory: Memory::reserve(ordinal, settings().memory)?,
             null_stream: Arc::new(Stream::new(ordinal, 0)),
             retained: Mutex::new(0),

@@ -34,6 +34,19 @@ fn there_are_as_many_devices_as_were_asked_for() {
 }
 
 #[test]
+fn a_process_sees_the_devices_that_it_is_shown_in_that_order() {
+    if rank().is_some() {
+        let bus = |ordinal| {
+            let context = cudarc::driver::CudaContext::new(ordinal).unwrap();
+            context.attribute(cudarc::driver::sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_PCI_BUS_ID).unwrap()
+        };
+        assert_eq!(cudarc::driver::CudaContext::device_count().unwrap(), 2);
+        return assert_eq!([bus(0), bus(1)], [4, 2]);
+    }
+    World::new(this_test!(), 1).set("DEVICES", 4).set_plain("CUDA_VISIBLE_DEVICES", "3,1").succeeds();
+}
+
+#[test]
 fn the_trace_has_a_line_for_each_call() {
     if let Some(rank) = rank() {
         let program = Program::new(rank, 2);

@@ -132,6 +132,7 @@ impl World {
             .args(["--exact", &self.test, "--nocapture", "--test-threads=1"])
             .env("LD_LIBRARY_PATH", self.folder().join("lib"))
             .env("MPT_SIMULATOR_FOLDER", self.folder())
+            .env_remove("CUDA_VISIBLE_DEVICES")
             .env(RANK, rank.to_string())
             .envs(&self.variables)
             .envs(self.own_variables.get(&rank).into_iter().flatten())

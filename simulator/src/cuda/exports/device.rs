@@ -57,7 +57,7 @@ pub extern "C" fn cuDeviceGetUuid_v2(uuid: Out<[u8; 16]>, device: i32) -> CuResu
 
 fn uuid_of(device: i32) -> Result<[u8; 16], CuResult> {
     let mut uuid = *b"mpt-simulator-\0\0";
-    uuid[15] = device::numbered(device)?.ordinal as u8;
+    uuid[15] = device::numbered(device)?.number as u8;
     Ok(uuid)
 }
 
@@ -71,7 +71,7 @@ pub extern "C" fn cuDeviceTotalMem_v2(bytes: Out<usize>, device: i32) -> CuResul
 #[unsafe(no_mangle)]
 pub extern "C" fn cuDeviceGetPCIBusId(name: Out<c_char>, room: i32, device: i32) -> CuResult {
     call("cuDeviceGetPCIBusId", |_| {
-        let bus = device::numbered(device)?.ordinal + 1;
+        let bus = device::numbered(device)?.number + 1;
         name.set_text(&format!("0000:{bus:02x}:00.0"), room)
     })
 }
@@ -109,7 +109,7 @@ pub extern "C" fn cuDeviceGetAttribute(value: Out<i32>, attribute: u32, device: 
     const END: u32 = 150;
     call("cuDeviceGetAttribute", |line| {
         line.number("attribute", attribute).number("device", device);
-        let bus = device::numbered(device)?.ordinal as i32 + 1;
+        let bus = device::numbered(device)?.number as i32 + 1;
         value.set(match attribute {
             0 | END.. => return Err(CuResult::INVALID_VALUE),
             1 => 1024,    // MAX_THREADS_PER_BLOCK

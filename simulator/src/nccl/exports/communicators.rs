@@ -59,8 +59,8 @@ fn begin(
     let device =
         context::current().map_err(|_| wrong("ncclCommInitRank: the thread has no current device".to_owned()))?;
     let token = id.token().map_err(|failure| failure.told())?;
-    line.number("device", device.ordinal);
-    Ok(Communicator::join(Identity { rank, size, device: device.ordinal }, device, token, is_blocking))
+    line.number("device", device.number);
+    Ok(Communicator::join(Identity { rank, size, device: device.number }, device, token, is_blocking))
 }
 
 /// `ncclCommInitRank`
