@@ -19,6 +19,16 @@ SHORT = ("--set", "data.source=synthetic", "--set", "data.test_examples=256", "-
 SHORT_STEPS = ("--steps", "20")
 REHEARSED_STEPS = ("--steps", "2", "--batch-size", "16")
 REFERENCE = "on-the-cpu"
+# What is computed while tensors travel, and switched off, to see what it brings.
+OVERLAP = {
+    "": ("--set", "parallel.own_half=on"),
+    ", own half off": ("--set", "parallel.own_half=off"),
+    ", no overlap": tuple(
+        word
+        for setting in ("own_half=off", "early_exchange=false", "bucket=all")
+        for word in ("--set", f"parallel.{setting}")
+    ),
+}
 
 
 class Part(NamedTuple):
@@ -75,8 +85,10 @@ def parts(bench: Bench) -> Iterator[Part]:
             yield Part(f"verify, {split.name}", command, may_refuse=True)
     steps = REHEARSED_STEPS if bench.rehearsed else SHORT_STEPS
     for split in splits(bench.gpus):
-        name = f"train, {split.name}"
-        yield recorded(bench, name, (*training(bench), *split.options, *SHORT, *steps), name)
+        variants = OVERLAP if split.name == "model-parallel" else {"": ()}
+        for variant, settings in variants.items():
+            name = f"train, {split.name}{variant}"
+            yield recorded(bench, name, (*training(bench), *split.options, *settings, *SHORT, *steps), name)
     if not bench.rehearsed:
         yield from benchmarks(bench)
 

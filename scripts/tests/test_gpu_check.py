@@ -40,6 +40,15 @@ class PartsTest(ScratchTest):
             self.assertIn(f"{kind}, mesh 2x2", four)
         self.assertLessEqual({"bench step, model-parallel", "bench scaling", "bench exchange"}, set(two))
 
+    def test_what_is_done_while_tensors_travel_is_switched_off_to_see_what_it_brings(self) -> None:
+        self.assertFalse([name for name in self.names(1) if "own half" in name or "overlap" in name])
+        self.names(2)
+        settings = {part.name: " ".join(part.command) for part in self.planned if part.name.startswith("train, model")}
+        self.assertIn("own_half=on", settings["train, model-parallel"])
+        self.assertIn("own_half=off", settings["train, model-parallel, own half off"])
+        for setting in ("own_half=off", "early_exchange=false", "bucket=all"):
+            self.assertIn(f"--set parallel.{setting}", settings["train, model-parallel, no overlap"])
+
     def test_on_gpus_everything_but_the_reference_asks_for_cuda(self) -> None:
         self.names(4)
         own = ("doctor", "losses on the CPU, to compare with")
