@@ -77,7 +77,7 @@ impl Request {
     }
 
     /// Finds what no group of `size` ranks can carry out, before anything has travelled: a tensor for each rank where
-    /// one is due, all defined, of one type, and of one shape where the operation needs that.
+    /// one is due, all defined, on one device, of one type, and of one shape where the operation needs that.
     ///
     /// # Errors
     /// Says which, naming the call.
@@ -105,6 +105,9 @@ impl Request {
         let Some((first, others)) = tensors.split_first() else { return Ok(()) };
         if let Some(other) = others.iter().find(|other| other.kind() != first.kind()) {
             return wrong(format!("its tensors are of {:?} and of {:?}", first.kind(), other.kind()));
+        }
+        if let Some(other) = others.iter().find(|other| other.device() != first.device()) {
+            return wrong(format!("its tensors are on {:?} and on {:?}", first.device(), other.device()));
         }
         let alike = !matches!(self, Self::SendReceive { .. });
         match others.iter().find(|other| other.size() != first.size()) {
