@@ -2,6 +2,7 @@
 
 use crate::comm::nccl::library;
 use crate::error::{Error, Result};
+use crate::launch::visible;
 use crate::recipe::Layered;
 use crate::recipe::settings::OwnHalf;
 use crate::torch::device::load_cuda;
@@ -40,6 +41,9 @@ pub struct Where {
     /// How many devices to use
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     gpus: Option<u32>,
+    /// Which GPUs of this machine to use, by number, like 0,2
+    #[arg(long = "devices", value_name = "LIST", value_delimiter = ',', conflicts_with = "gpus")]
+    numbers: Vec<usize>,
     /// How the devices share the work: single, data-parallel or model-parallel [default: single for one device, else
     /// data-parallel]
     #[arg(long, value_name = "MODE")]
@@ -130,7 +134,7 @@ impl What {
         set(layered, "--batch-size", "train.batch_size", self.batch_size)?;
         set(layered, "--seed", "seed", self.seed)?;
         set(layered, "--precision", "train.precision", self.precision.as_ref())?;
-        set(layered, "--gpus", "parallel.devices", place.gpus)?;
+        set(layered, "--gpus", "parallel.devices", place.count())?;
         set(layered, "--mode", "parallel.mode", place.mode.as_ref())?;
         set(layered, "--mesh", "parallel.mesh", place.mesh.as_ref())?;
         self.assign(layered)
@@ -169,11 +173,6 @@ pub fn set(layered: &mut Layered, flag: &str, key: &str, value: Option<impl ToSt
 }
 
 impl Where {
-    /// How many devices were asked for by `--gpus`.
-    pub fn gpus(&self) -> Option<usize> {
-        self.gpus.map(|gpus| gpus as usize)
-    }
-
     /// Lets there be as many devices as a launcher started ranks, on all its machines, whatever `--gpus` says of one.
     pub fn spread(&mut self, ranks: usize) {
         self.gpus = u32::try_from(ranks).ok();
@@ -181,14 +180,44 @@ impl Where {
 
     /// Whether nothing was said about devices, mode or mesh.
     pub fn is_open(&self) -> bool {
-        self.gpus.is_none() && self.mode.is_none() && self.mesh.is_none()
+        self.count().is_none() && self.mode.is_none() && self.mesh.is_none()
+    }
+
+    /// How many devices were asked for, if that was said.
+    pub fn count(&self) -> Option<usize> {
+        let named = (!self.numbers.is_empty()).then_some(self.numbers.len());
+        self.gpus.map(|gpus| gpus as usize).or(named)
+    }
+
+    /// The GPUs that were asked for by number.
+    ///
+    /// # Errors
+    /// One is named twice.
+    pub fn numbers(&self) -> Result<&[usize]> {
+        let numbers = &self.numbers[..];
+        match numbers.iter().enumerate().find(|(at, number)| numbers[..*at].contains(number)) {
+            None => Ok(numbers),
+            Some((_, twice)) => Err(Error::usage(format!("--devices names GPU {twice} twice: a GPU takes one rank"))),
+        }
     }
 
     /// The devices that were asked for; with `auto`, GPUs where the machine has any.
     ///
     /// # Errors
-    /// CUDA devices were asked for, and something that they need is missing.
+    /// CUDA devices were asked for, and something that they need is missing; or devices were named that are no GPUs.
     pub fn devices(&self) -> Result<Devices> {
+        visible::choose(self.numbers()?)?;
+        let found = self.kind()?;
+        if found == Devices::Cpu && !self.numbers.is_empty() {
+            let count = self.numbers.len();
+            return Err(Error::usage(format!(
+                "--devices names GPUs, and this run is on CPU devices, which have no numbers: use --gpus {count}"
+            )));
+        }
+        Ok(found)
+    }
+
+    fn kind(&self) -> Result<Devices> {
         match self.device {
             DeviceKind::Cpu => Ok(Devices::Cpu),
             _ if library::is_simulated() => Ok(Devices::Simulated),
@@ -206,11 +235,11 @@ impl Where {
     /// # Errors
     /// CUDA devices were asked for.
     pub fn on_cpu(&self, command: &str) -> Result<()> {
-        match self.device {
-            DeviceKind::Cuda => {
-                Err(Error::usage(format!("--device cuda: `mpt {command}` knows CPU devices only; use --device cpu")))
-            }
-            DeviceKind::Auto | DeviceKind::Cpu => Ok(()),
-        }
+        let (asked, instead) = match (self.device, &self.numbers[..]) {
+            (DeviceKind::Cuda, _) => ("--device cuda", "--device cpu".to_owned()),
+            (_, [_, ..]) => ("--devices", format!("--gpus {}", self.numbers.len())),
+            _ => return Ok(()),
+        };
+        Err(Error::usage(format!("{asked}: `mpt {command}` knows CPU devices only; use {instead}")))
     }
 }

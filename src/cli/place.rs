@@ -222,7 +222,7 @@ impl Place {
 /// `--gpus` counts the devices of a machine, and under a launcher those are the ranks that it started there.
 fn check_count(who: &Described, wish: &Where) -> Result<()> {
     let Described { launcher, local_size, .. } = who;
-    match wish.gpus() {
+    match wish.count() {
         Some(asked) if asked != *local_size => Err(Error::usage(format!(
             "--gpus {asked}: {launcher} started {local_size} rank(s) on this machine; leave --gpus out, or let it start \
              {asked}"

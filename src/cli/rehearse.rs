@@ -6,6 +6,7 @@ use super::train::Train;
 use crate::error::{Error, Result};
 use crate::launch::launchers;
 use crate::launch::simulator::{Fault, Simulator};
+use crate::launch::visible::{VISIBLE, listed};
 use crate::report::console;
 use crate::report::line::Line;
 use clap::Args;
@@ -47,8 +48,12 @@ impl Rehearse {
         }
         let trace = self.trace.as_deref().map(made).transpose()?;
         let program = env::current_exe().map_err(|error| Error::failed(format!("where is this program? {error}")))?;
-        let environment = |simulator: &Simulator, devices: usize, rank: usize| {
+        let named = self.train.numbers()?.to_vec();
+        // The machine has all GPUs up to the last one that is named, and shows `gpus` of them.
+        let environment = |simulator: &Simulator, gpus: &[usize], rank: usize| {
+            let devices = gpus.iter().max().map_or(0, |last| last + 1);
             let mut environment = simulator.environment(devices, rank, fault.as_ref());
+            environment.push((VISIBLE.to_owned(), listed(gpus).into()));
             if let Some(trace) = &trace {
                 // The simulator adds the number of the process, which messages name.
                 let prefix = trace.join(format!("rank-{rank}-process-"));
@@ -65,12 +70,14 @@ impl Rehearse {
             // One of the ranks that a launcher started: this process becomes it.
             let run = format!("{} {}:{}", who.prefix(), who.host, who.port);
             let simulator = Simulator::of_run(&program, &run)?;
-            let environment = environment(&simulator, who.size, who.rank);
+            let gpus: Vec<usize> = (0..named.iter().map(|last| last + 1).max().unwrap_or(0).max(who.size)).collect();
+            let environment = environment(&simulator, &gpus, who.rank);
             return simulator.begin_anew(environment);
         }
         let simulator = Simulator::beside(&program)?;
         let arguments = arguments_of_train(env::args_os().skip(2));
-        let ended = self.train.supervise(count, arguments, &|rank| environment(&simulator, count, rank));
+        let gpus = if named.is_empty() { (0..count).collect() } else { named };
+        let ended = self.train.supervise(count, arguments, &|rank| environment(&simulator, &gpus, rank));
         judged(ended, &simulator)
     }
 }

@@ -135,7 +135,16 @@ impl Train {
     ) -> Result<u8> {
         // Rank 0 takes the port; that it cannot is told before there are ranks.
         self.recipe()?.metrics.addr.as_ref().map(Port::take).transpose()?;
+        let arguments = numbers_as_count(arguments, count);
         supervisor::supervise(&supervisor::Ranks { count, arguments, environment })
+    }
+
+    /// The GPUs that were asked for by number.
+    ///
+    /// # Errors
+    /// One is named twice.
+    pub fn numbers(&self) -> Result<&[usize]> {
+        self.place.numbers()
     }
 
     fn train(self, begin: Instant, place: &Place) -> Result<u8> {
@@ -313,6 +322,24 @@ impl Train {
     }
 }
 
+/// Arguments for ranks that see only the GPUs that were named: for them these are just so many.
+fn numbers_as_count(all: Vec<OsString>, count: usize) -> Vec<OsString> {
+    let mut arguments = Vec::with_capacity(all.len());
+    let mut all = all.into_iter();
+    while let Some(argument) = all.next() {
+        let text = argument.to_string_lossy();
+        if text == "--devices" || text.starts_with("--devices=") {
+            if text == "--devices" {
+                all.next();
+            }
+            arguments.extend(["--gpus".into(), count.to_string().into()]);
+        } else {
+            arguments.push(argument);
+        }
+    }
+    arguments
+}
+
 fn announce(job: &Job) {
     let Assignment { plan, begin, total_steps, .. } = &job.assignment;
     console::say(plan_line(plan));
@@ -347,4 +374,17 @@ fn plan_line(plan: &Plan) -> Line {
 fn description(recipe: &Recipe, plan: &Plan) -> String {
     let precision = recipe.train.precision.resolved().name();
     format!("{}, {} {}, {precision}", plan.model.name, plan.mode, plan.mesh)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_are_told_how_many_gpus_and_not_which() {
+        for all in [&["train", "--devices", "0,2", "--steps", "3"][..], &["train", "--devices=0,2", "--steps", "3"]] {
+            let left = numbers_as_count(all.iter().map(OsString::from).collect(), 2);
+            assert_eq!(left, ["train", "--gpus", "2", "--steps", "3"].map(OsString::from));
+        }
+    }
 }

@@ -12,6 +12,7 @@
 //! * [`threads`] ranks as threads of this process: CPU devices
 //! * [`control`] what ends a run early
 //! * [`environment`] what libtorch's run-time libraries are told before they are loaded
+//! * [`visible`] which GPUs of this machine are used
 
 pub mod agreement;
 pub mod board;
@@ -24,4 +25,5 @@ pub mod meeting;
 pub mod simulator;
 pub mod supervisor;
 pub mod threads;
+pub mod visible;
 pub mod world;

@@ -129,7 +129,7 @@ impl Simulator {
         Err(failed(command.exec()))
     }
 
-    /// What a rank of a rehearsal on `devices` GPUs finds in its environment.
+    /// What a rank of a rehearsal on a machine of `devices` GPUs finds in its environment.
     pub fn environment(&self, devices: usize, rank: usize, fault: Option<&Fault>) -> Vec<(String, OsString)> {
         let mut search = self.folder.clone().into_os_string();
         if let Some(before) = env::var_os(SEARCH_PATH).filter(|path| !path.is_empty()) {

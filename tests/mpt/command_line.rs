@@ -156,6 +156,12 @@ fn what_cannot_be_done_is_one_sentence_and_exit_code_2() {
             vec!["verify", "--model", "tiny", "--mesh", "1x2", "--break-adjoint", "conv2"],
             "mpt: --break-adjoint: no gradients are summed before layer `conv2`; did you mean `conv3`?",
         ),
+        (
+            vec!["train", "--devices", "0,2", "--device", "cpu"],
+            "mpt: --devices names GPUs, and this run is on CPU devices, which have no numbers: use --gpus 2",
+        ),
+        (vec!["plan", "--devices", "0,2"], "mpt: --devices: `mpt plan` knows CPU devices only; use --gpus 2"),
+        (vec!["train", "--devices", "1,1"], "mpt: --devices names GPU 1 twice: a GPU takes one rank"),
         (vec!["plan", "--device", "cuda"], "mpt: --device cuda: `mpt plan` knows CPU devices only; use --device cpu"),
     ] {
         let mut arguments = arguments;

@@ -114,6 +114,14 @@ fn a_call_that_is_late_changes_nothing() {
 const OF_A_CONTEXT: [&str; 6] =
     ["cuInit", "cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuDeviceGetAttribute", "cuCtxGetCurrent", "cuCtxSetCurrent"];
 
+/// What a rank called, one object a call, as its trace tells.
+fn calls(trace: &Path, rank: usize) -> Vec<Value> {
+    let files = fs::read_dir(trace).unwrap().map(|entry| entry.unwrap());
+    let of_rank = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(&format!("rank-{rank}-"));
+    let file = files.into_iter().find(of_rank).unwrap();
+    fs::read_to_string(file.path()).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
 #[test]
 fn the_trace_tells_what_each_rank_called() {
     let dir = tempfile::tempdir().unwrap();
@@ -121,11 +129,7 @@ fn the_trace_tells_what_each_rank_called() {
     let more = ["--gpus", "2", "--mode", "model-parallel", "--steps", "2", "--run-dir", text(&run)];
     succeeded(&output(&rehearse(&[&more[..], &["--trace", text(&trace)]].concat())));
     for rank in 0..2 {
-        let files = fs::read_dir(&trace).unwrap().map(|entry| entry.unwrap());
-        let of_rank = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(&format!("rank-{rank}-"));
-        let file = files.into_iter().find(of_rank).unwrap();
-        let called = fs::read_to_string(file.path()).unwrap();
-        let calls: Vec<Value> = called.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let calls = calls(&trace, rank);
         for name in ["cuInit", "ncclCommInitRankConfig", "ncclAllGather", "cuStreamWaitEvent", "cuMemcpyDtoHAsync_v2"] {
             assert!(calls.iter().any(|call| call["call"] == name), "rank {rank}: {name}");
         }
@@ -142,9 +146,26 @@ fn the_trace_tells_what_each_rank_called() {
     }
 }
 
+/// The ranks see the GPUs that were named, and no other.
+#[test]
+fn gpus_are_chosen_by_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let (run, trace) = (dir.path().join("run"), dir.path().join("trace"));
+    let more = ["--devices", "3,1", "--mode", "model-parallel", "--steps", "1", "--run-dir", text(&run)];
+    let done = output(&rehearse(&[&more[..], &["--trace", text(&trace)]].concat()));
+    succeeded(&done);
+    assert!(stderr(&done).contains("devices = 2\n"), "{}", stderr(&done));
+    for (rank, number) in [(0, 3), (1, 1)] {
+        let joined: Vec<Value> =
+            calls(&trace, rank).into_iter().filter(|call| call["call"] == "ncclCommInitRankConfig").collect();
+        assert!(!joined.is_empty() && joined.iter().all(|call| call["device"] == number), "rank {rank}: {joined:?}");
+    }
+}
+
 #[test]
 fn a_rehearsal_that_cannot_be_is_refused_in_a_sentence() {
     for (more, expected) in [
+        (vec!["--devices", "0,2,0"], "--devices names GPU 0 twice: a GPU takes one rank"),
         (vec!["--gpus", "2", "--fault", "maim:1@5"], "--fault maim:1@5: a fault is kill:RANK@STEP"),
         (vec!["--gpus", "2", "--fault", "kill:2@5"], "--fault: there is no rank 2, the run has 2"),
         (vec!["--gpus", "2", "--trace", "/proc/nowhere"], "--trace: /proc/nowhere cannot be made"),
