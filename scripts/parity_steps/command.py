@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from pathlib import Path
 from typing import Sequence
 
-from libraries.environment import PYTORCH, prepare
-from setup_steps.children import Children
-from setup_steps.console import Console, SetupError
-from setup_steps.places import Places
-from setup_steps.sequence import end, explain, interrupt
+from libraries.environment import PYTORCH
+from libraries.handover import become
 
 USAGE = f"""\
 Usage: scripts/parity write
@@ -37,18 +32,4 @@ def main(arguments: Sequence[str], root: Path) -> int:
     if list(arguments) not in (["write"], ["check"]):
         print(USAGE, end="", file=sys.stderr)
         return 2
-    places, console, children = Places.from_environment(root), Console(), Children()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
-    try:
-        python = prepare(PYTORCH, places, console, children)
-    except KeyboardInterrupt as interruption:
-        number = interruption.args[0] if interruption.args else signal.SIGINT
-        end(console, children, "interrupted; the next call installs PyTorch anew", 128 + number)
-    except SetupError as error:
-        end(console, children, str(error), error.code)
-    except OSError as error:
-        end(console, children, *explain(error, places))
-    # -P: a folder that holds a torch.py is no place to import from.
-    command = [str(python), "-B", "-P", "-m", "parity_steps.expectations", *arguments]
-    os.execve(python, command, {**os.environ, "PYTHONPATH": str(root / "scripts"), "PYTHONNOUSERSITE": "1"})
+    become(PYTORCH, root, "parity_steps.expectations", arguments)

@@ -1,7 +1,7 @@
 //! What people read: progress, results and tables. Everything here listens to events or shows pure data.
 //!
 //! * [`console`] stdout and stderr
-//! * [`line`] what is said on stderr, for people or as JSON
+//! * [`mod@line`] what is said on stderr, for people or as JSON
 //! * [`progress`] the run as it goes, on stderr
 //! * [`results`] the lines at its end, on stdout
 //! * [`run_log`] the run directory

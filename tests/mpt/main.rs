@@ -2,6 +2,7 @@
 
 mod benchmarks;
 mod checkpoint;
+mod cluster;
 mod collectives;
 mod command_line;
 mod curves;
