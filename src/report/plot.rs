@@ -20,8 +20,9 @@ const COLOURS: [RGBColor; MOST_CURVES] = [
 /// The most curves that have a colour of their own.
 pub const MOST_CURVES: usize = 7;
 
-/// The colours of the first and the last of curves that have an order.
-const ENDS: (RGBColor, RGBColor) = (RGBColor(20, 60, 160), RGBColor(240, 150, 20));
+/// The colours of the first, the middle and the last of curves that have an order; in between they are mixed. They get
+/// lighter, so that the colour-blind see the order too.
+const ORDERED: [RGBColor; 3] = [RGBColor(80, 20, 130), RGBColor(30, 145, 140), RGBColor(245, 165, 20)];
 
 /// Points of a line between two measurements that the legend should not hide.
 const POINTS_A_LINE: u32 = 16;
@@ -76,6 +77,7 @@ impl Plot {
             .y_label_area_size(58)
             .build_cartesian_2d(across, up)?;
         let power = |exponent: &f64| format!("{:.1e}", 10f64.powf(*exponent)).replace(".0e", "e");
+        let plain = |value: &f64| format!("{value:.1}").trim_end_matches(".0").to_owned();
         let mut mesh = chart.configure_mesh();
         if self.logarithmic {
             mesh.y_label_formatter(&power);
@@ -83,11 +85,12 @@ impl Plot {
         mesh.light_line_style(TRANSPARENT)
             .x_desc(&self.across)
             .y_desc(&self.up)
+            .x_label_formatter(&plain)
             .label_style(("sans-serif", 14))
             .draw()?;
         for (index, curve) in curves.iter().enumerate() {
             let colour = self.colour(index);
-            let style = ShapeStyle::from(colour).stroke_width(if curve.marked { 2 } else { 1 });
+            let style = ShapeStyle::from(colour).stroke_width(if curve.marked || self.ordered { 2 } else { 1 });
             chart
                 .draw_series(LineSeries::new(curve.points.iter().copied(), style))?
                 .label(&curve.name)
@@ -118,9 +121,10 @@ impl Plot {
         if !self.ordered {
             return COLOURS[index % COLOURS.len()];
         }
-        let place = index as f64 / (self.curves.len().max(2) - 1) as f64;
-        let mixed = |first: u8, last: u8| (f64::from(first) + place * (f64::from(last) - f64::from(first))) as u8;
-        let (first, last) = ENDS;
+        let place = 2.0 * index as f64 / (self.curves.len().max(2) - 1) as f64;
+        let (first, last) = if place < 1.0 { (ORDERED[0], ORDERED[1]) } else { (ORDERED[1], ORDERED[2]) };
+        let part = place - place.floor().min(1.0);
+        let mixed = |first: u8, last: u8| (f64::from(first) + part * (f64::from(last) - f64::from(first))) as u8;
         RGBColor(mixed(first.0, last.0), mixed(first.1, last.1), mixed(first.2, last.2))
     }
 
@@ -280,7 +284,7 @@ mod tests {
         let curve = |_| Curve { name: "layer".into(), points: Vec::new(), marked: true };
         let plot = Plot { curves: (0..20).map(curve).collect(), ordered: true, ..Plot::default() };
         let mut colours: Vec<_> = (0..20).map(|index| plot.colour(index)).map(|RGBColor(r, g, b)| (r, g, b)).collect();
-        assert_eq!((colours[0], colours[19]), ((20, 60, 160), (240, 150, 20)));
+        assert_eq!((colours[0], colours[19]), ((80, 20, 130), (245, 165, 20)));
         colours.dedup();
         assert_eq!(colours.len(), 20);
     }

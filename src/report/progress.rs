@@ -176,7 +176,11 @@ impl Run {
             _ if left > Duration::from_secs(300) => "; shorter: --max-time 5m, --epochs N, or --recipe quick".into(),
             _ => String::new(),
         };
-        let (steps, left_shown, pace_shown) = (commas(self.started.total_steps), show(left), show(pace));
+        let (steps, left_shown) = (commas(self.started.total_steps), show(left));
+        let pace_shown = match pace.as_millis() {
+            milliseconds @ 0..100 => format!("{milliseconds} ms"),
+            _ => show(pace),
+        };
         let message = format!(
             "estimate: {left_shown} more for all {steps} steps at {pace_shown} a step, with evaluation{advice}"
         );

@@ -143,8 +143,10 @@ fn a_terminal_has_a_bar_and_a_line_for_each_device() {
     assert!(drawn.contains("epoch 1/10 ") && drawn.contains("━") && drawn.contains(" left"), "{drawn}");
     assert!(drawn.contains("  cpu:0 ") && drawn.contains("  cpu:1 ") && drawn.contains(" % waiting"), "{drawn}");
     assert!(drawn.contains("\u{1b}[32m"), "the bar is coloured: {drawn}");
-    let epoch = drawn.split("epoch 1/10: loss ").nth(1).expect(&drawn).lines().next().unwrap();
-    assert!(epoch.ends_with(" evaluation"), "what is said stands alone, above the bar: {epoch}");
+    let (before, rest) = drawn.split_once("epoch 1/10: loss ").expect(&drawn);
+    let command = before.rsplit('\u{1b}').next().unwrap();
+    assert!(matches!(command, "[2K" | "[1A" | "[2A"), "what is said stands where the bars were cleared: {command:?}");
+    assert!(rest.lines().next().unwrap().ends_with(" evaluation"), "and alone: {rest}");
     // Clearing lines is no colour: only sequences that end in m are.
     let plain = on_a_terminal(&run, &[("NO_COLOR", "1")]);
     let is_colour =
