@@ -23,6 +23,7 @@
 pub mod bench;
 pub mod checkpoint;
 pub mod cli;
+pub mod clock;
 pub mod comm;
 pub mod data;
 pub mod doctor;

@@ -1,7 +1,8 @@
 //! Faults that are asked for: `ACTION@call:N` or `ACTION@step:N`.
 //!
-//! The action is `kill`, `hang`, `fail` or `delay:MILLISECONDS`. It happens at the `N`-th NCCL operation of the process
-//! (each collective, send and receive counts, from 1), or at the first one after `mpt_simulator_step(N)`.
+//! The action is `kill`, `hang`, `fail`, `delay:MILLISECONDS` or `slow:MILLISECONDS`. It happens at the `N`-th NCCL
+//! operation of the process (each collective, send and receive counts, from 1), or at the first one after
+//! `mpt_simulator_step(N)`. `delay` is a link that takes long, `slow` a program that does.
 
 use crate::environment::settings;
 use std::str::FromStr;
@@ -26,6 +27,8 @@ pub enum Action {
     Fail,
     /// The operation begins this much later.
     Delay(Duration),
+    /// The program calls the operation this much later.
+    Slow(Duration),
 }
 
 /// When it goes wrong.
@@ -61,15 +64,20 @@ impl FromStr for Fault {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const FORM: &str = "give kill, hang, fail or delay:MILLISECONDS, then @call:N or @step:N";
+        const FORM: &str = "give kill, hang, fail, delay:MILLISECONDS or slow:MILLISECONDS, then @call:N or @step:N";
         let (action, moment) = text.split_once('@').ok_or(FORM)?;
         let action = match action {
             "kill" => Action::Kill,
             "hang" => Action::Hang,
             "fail" => Action::Fail,
             other => {
-                let milliseconds = other.strip_prefix("delay:").and_then(|number| number.parse().ok()).ok_or(FORM)?;
-                Action::Delay(Duration::from_millis(milliseconds))
+                let (kind, milliseconds) = other.split_once(':').ok_or(FORM)?;
+                let time = Duration::from_millis(milliseconds.parse().map_err(|_| FORM)?);
+                match kind {
+                    "delay" => Action::Delay(time),
+                    "slow" => Action::Slow(time),
+                    _ => return Err(FORM),
+                }
             }
         };
         let (kind, number) = moment.split_once(':').ok_or(FORM)?;
@@ -93,7 +101,11 @@ mod tests {
         let expected = Fault { action: Action::Delay(Duration::from_millis(50)), moment: Moment::Step(2) };
         assert_eq!("delay:50@step:2".parse(), Ok(expected));
         assert_eq!("kill@call:3".parse(), Ok(Fault { action: Action::Kill, moment: Moment::Call(3) }));
-        for wrong in ["kill", "kill@call:0", "kill@step:", "delay@call:1", "delay:x@call:1", "hang@round:1"] {
+        let expected = Fault { action: Action::Slow(Duration::from_millis(7)), moment: Moment::Step(2) };
+        assert_eq!("slow:7@step:2".parse(), Ok(expected));
+        for wrong in
+            ["late:5@call:1", "kill", "kill@call:0", "kill@step:", "delay@call:1", "delay:x@call:1", "hang@round:1"]
+        {
             assert!(wrong.parse::<Fault>().is_err(), "{wrong}");
         }
     }

@@ -136,16 +136,17 @@ fn run(task: &Task, rank: usize, groups: Groups, batches: &Batches, reporter: &R
     let (left, right) = (left?, right?);
     for (step, batch) in batches.iter().enumerate() {
         let batch = batch?;
-        own.lap();
+        own.lap()?;
         own.take_profile();
         let batch = DeviceBatch::new(&batch, task.source.shape(), task.plan.model.input, kind, Device::Cpu)?;
         let outcome = own.train(&batch, task.learning_rate)?;
-        own.agree(Word::of(outcome))?;
-        let (phases, _) = own.lap();
+        let lap = own.lap()?;
+        let agreed = own.agree(&Word { lap, ..Word::of(outcome) })?;
         let begin = Instant::now();
         drop(left.f_mm(&right)?);
         let product_seconds = begin.elapsed().as_secs_f64();
         if step as u64 >= task.warmup {
+            let phases = agreed.ranks()[rank].phases;
             reporter.report(Sample { rank, phases, profile: own.take_profile(), product_seconds })?;
         }
     }

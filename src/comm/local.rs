@@ -7,15 +7,17 @@
 
 use super::call::{Operation, Signature};
 use super::request::{Arrived, Request, Ticket};
-use super::{Call, Collective, Form, Traffic, Volume};
+use super::{Call, Collective, Form, Timing, Traffic, Volume};
+use crate::clock::Moment;
 use crate::error::{Error, Result};
-use crossbeam::channel::{Receiver, Sender, TryRecvError, unbounded};
+use crossbeam::channel::{Receiver, Sender, unbounded};
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
 use tch::Tensor;
 
 struct Message {
     signature: Signature,
+    /// When its sender arrived.
+    sent: Moment,
     tensor: Option<Tensor>,
 }
 
@@ -37,11 +39,13 @@ pub struct Local {
     /// Calls that were started and not finished, by their number.
     started: BTreeMap<u64, Started>,
     traffic: Traffic,
-    waited: Duration,
+    /// Calls that were finished, by their number.
+    timings: BTreeMap<u64, Timing>,
 }
 
 struct Started {
     signature: Signature,
+    arrived: Moment,
     /// The tensor that this rank has for itself.
     own: Option<Tensor>,
     /// The rank whose tensor all get, in a broadcast.
@@ -61,7 +65,7 @@ pub fn group(members: &[usize]) -> Vec<Local> {
             sequence: 0,
             started: BTreeMap::new(),
             traffic: Traffic::default(),
-            waited: Duration::ZERO,
+            timings: BTreeMap::new(),
         })
         .collect();
     for low in 0..size {
@@ -82,30 +86,33 @@ fn bytes(tensor: &Tensor) -> u64 {
 impl Local {
     /// Hands each other rank what it has for it. Nobody waits here: a rank that has gone is found out when this rank
     /// takes what it left unsent.
-    fn send(&mut self, signature: &Signature, outgoing: impl Fn(usize) -> Option<Tensor>) {
+    fn send(&mut self, signature: &Signature, sent: Moment, outgoing: impl Fn(usize) -> Option<Tensor>) {
         for (to, peer) in self.peers.iter().enumerate() {
             let Some(peer) = peer else { continue };
             let tensor = outgoing(to);
             let sent_bytes = tensor.as_ref().map_or(0, bytes);
             self.traffic.count(signature.operation, Volume { sent_bytes, received_bytes: 0 });
-            let _ = peer.sender.send(Message { signature: signature.clone(), tensor });
+            let _ = peer.sender.send(Message { signature: signature.clone(), sent, tensor });
         }
     }
 
-    /// What each rank had for this one, the own tensor at the own place.
-    fn take(&mut self, signature: &Signature, own: Option<Tensor>) -> Result<Vec<Option<Tensor>>> {
-        let mut own = own;
+    /// What each rank had for this one, the own tensor at the own place, and when the last of the others had arrived.
+    fn take(&mut self, signature: &Signature, own: Option<Tensor>) -> Result<(Vec<Option<Tensor>>, Moment)> {
+        let (mut own, mut last) = (own, Moment::default());
         let mut incoming = Vec::with_capacity(self.peers.len());
         for from in 0..self.peers.len() {
             incoming.push(match self.receive(from, signature)? {
-                Some(message) => self.checked(from, signature, message)?,
+                Some(message) => {
+                    last = last.max(message.sent);
+                    self.checked(from, signature, message)?
+                }
                 None => own.take(),
             });
         }
-        Ok(incoming)
+        Ok((incoming, last))
     }
 
-    /// What a rank has sent for a call, or `None` at the own place. Time spent blocked counts as waiting.
+    /// What a rank has sent for a call, or `None` at the own place.
     fn receive(&mut self, from: usize, signature: &Signature) -> Result<Option<Message>> {
         let (peer_rank, own) = (self.members[from], self.members[self.rank]);
         let Some(peer) = &mut self.peers[from] else { return Ok(None) };
@@ -115,16 +122,7 @@ impl Local {
         }
         let gone = || Error::PeerGone(format!("rank {own} waits in {signature}, but rank {peer_rank} has ended"));
         loop {
-            let message = match peer.receiver.try_recv() {
-                Ok(message) => message,
-                Err(TryRecvError::Disconnected) => return Err(gone()),
-                Err(TryRecvError::Empty) => {
-                    let start = Instant::now();
-                    let message = peer.receiver.recv().map_err(|_| gone())?;
-                    self.waited += start.elapsed();
-                    message
-                }
-            };
+            let message = peer.receiver.recv().map_err(|_| gone())?;
             if wanted(&message) {
                 return Ok(Some(message));
             }
@@ -203,34 +201,40 @@ impl Collective for Local {
         self.sequence += 1;
         let signature = Signature::new(self.sequence, call, &request);
         request.check(&signature, self.size())?;
-        let rank = self.rank;
-        self.send(&signature, |to| outgoing(&request, rank, to));
+        let (rank, arrived) = (self.rank, Moment::now());
+        self.send(&signature, arrived, |to| outgoing(&request, rank, to));
         let own = outgoing(&request, rank, rank);
         let (root, receives) = match request {
             Request::Broadcast(_, root) => (Some(root), None),
             Request::SendReceive { receives, .. } => (None, Some(receives)),
             _ => (None, None),
         };
-        self.started.insert(self.sequence, Started { signature, own, root, receives });
+        self.started.insert(self.sequence, Started { signature, arrived, own, root, receives });
         Ok(Ticket(self.sequence))
     }
 
     fn finish(&mut self, ticket: Ticket) -> Result<Arrived> {
         let started = self.started.remove(&ticket.0);
-        let Started { signature, own, root, receives } = started.ok_or_else(|| ticket.unknown())?;
-        let mut incoming = self.take(&signature, own)?;
-        match (signature.operation, root) {
+        let Started { signature, arrived, own, root, receives } = started.ok_or_else(|| ticket.unknown())?;
+        let asked = Moment::now();
+        let (mut incoming, last) = self.take(&signature, own)?;
+        let result = match (signature.operation, root) {
             (Operation::ReduceScatter | Operation::AllReduce, _) => {
-                Ok(Arrived::single(sum(&Arrived::new(incoming).from_all()?)?))
+                Arrived::single(sum(&Arrived::new(incoming).from_all()?)?)
             }
-            (Operation::Broadcast, Some(root)) => Ok(Arrived::new(vec![incoming[root].take()])),
+            (Operation::Broadcast, Some(root)) => Arrived::new(vec![incoming[root].take()]),
             _ => {
                 if let Some(receives) = &receives {
                     self.check_shapes(&signature, &incoming, receives)?;
                 }
-                Ok(Arrived::new(incoming))
+                Arrived::new(incoming)
             }
+        };
+        if self.size() > 1 {
+            let timing = Timing { arrived, asked, came: last.max(arrived), done: Moment::now() };
+            self.timings.insert(ticket.0, timing);
         }
+        Ok(result)
     }
 
     fn common(&mut self, call: &Call, own: Tensor) -> Result<Tensor> {
@@ -245,7 +249,7 @@ impl Collective for Local {
         std::mem::take(&mut self.traffic)
     }
 
-    fn take_waited(&mut self) -> Duration {
-        std::mem::take(&mut self.waited)
+    fn take_timings(&mut self) -> Vec<Timing> {
+        std::mem::take(&mut self.timings).into_values().collect()
     }
 }

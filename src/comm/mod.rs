@@ -3,6 +3,7 @@
 //! * [`call`] what a call is, and why it is made
 //! * [`request`] what a rank puts into a call, and what it gets
 //! * [`traffic`] the bytes that travel, counted
+//! * [`timing`] when a rank did what in a call
 //! * [`local`] ranks are threads of one process; tensors pass through shared memory
 //! * [`nccl`] ranks are processes with a GPU each; tensors travel by NCCL
 
@@ -10,14 +11,15 @@ pub mod call;
 pub mod local;
 pub mod nccl;
 pub mod request;
+pub mod timing;
 pub mod traffic;
 
 pub use call::{Call, Operation, Stage};
 pub use request::{Arrived, Form, Request, Ticket};
+pub use timing::Timing;
 pub use traffic::{Traffic, Volume};
 
 use crate::error::Result;
-use std::time::Duration;
 use tch::Tensor;
 
 /// A group of ranks that act together. Every rank of the group makes the same calls in the same order; ranks that make
@@ -61,8 +63,9 @@ pub trait Collective: Send {
     /// What has travelled since the last time it was asked.
     fn take_traffic(&mut self) -> Traffic;
 
-    /// How long this rank had nothing to do but wait for another to arrive, since the last time it was asked.
-    fn take_waited(&mut self) -> Duration;
+    /// The calls that were finished since the last time it was asked, in the order in which they were started: the same
+    /// on every rank of the group. None in a group of one.
+    fn take_timings(&mut self) -> Vec<Timing>;
 
     /// What every rank put in, in rank order; all of one shape.
     ///

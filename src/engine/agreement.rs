@@ -2,27 +2,51 @@
 //! all end after the same step, and that one rank can speak for the run.
 
 use super::phases::{Phase, Phases};
+use super::waiting::{Reading, Slots, Visit};
 use crate::comm::{Operation, Traffic, Volume};
 use crate::error::{Error, Result};
 use crate::events::{RankStep, StopReason};
 use crate::layers::Outcome;
+use crate::plan::Mesh;
 use std::time::Duration;
 
-/// The numbers that a word travels as.
-const LENGTH: usize = 7 + 2 * OPERATIONS + Phase::ALL.len();
 const OPERATIONS: usize = Operation::ALL.len();
+/// The numbers that a word travels as, without what depends on the network.
+const LENGTH: usize = 10 + 2 * OPERATIONS + Phase::ALL.len();
 /// How a wish to end because the time is up travels; a signal travels as its number, no wish as 0.
 const TIME_IS_UP: f64 = -1.0;
 
 /// What a rank has to say after a batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Word {
     /// The outcome of its share.
     pub outcome: Outcome,
     /// Why it wishes to end, if it does.
     pub wish: Option<StopReason>,
+    /// The examples that it worked on.
+    pub examples: u64,
+    /// The part of the phase `data` in which it waited for the loader.
+    pub loader_wait: Duration,
     /// How the step went.
-    pub own: RankStep,
+    pub lap: Lap,
+}
+
+/// A step on one rank as far as the rank alone can tell: it does not know for whom it waited, and the time is a part of
+/// exchange and reduction. Empty after an evaluation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lap {
+    /// Where its time went, with nothing in the phase `wait`.
+    pub phases: Phases,
+    /// See [`RankStep::overlapped`].
+    pub overlapped: Duration,
+    /// What it sent and received.
+    pub traffic: Traffic,
+    /// The clock that it reads.
+    pub clock: Reading,
+    /// The sums of the squares of those gradients that it alone updates, by layer with weights.
+    pub squares: Vec<f64>,
+    /// Its calls, each in its slot.
+    pub visits: Vec<Visit>,
 }
 
 /// What the ranks agree on.
@@ -32,8 +56,22 @@ pub struct Agreed {
     pub outcome: Outcome,
     /// Why all end now, if any rank wishes so.
     pub stop: Option<StopReason>,
-    /// How the step went on each rank.
-    pub ranks: Vec<RankStep>,
+    words: Vec<Word>,
+    mesh: Mesh,
+    slots: Slots,
+}
+
+impl Default for Lap {
+    fn default() -> Self {
+        Self {
+            phases: Phases::default(),
+            overlapped: Duration::ZERO,
+            traffic: Traffic::default(),
+            clock: Reading { machine: f64::NAN, agreed: f64::NAN },
+            squares: Vec::new(),
+            visits: Vec::new(),
+        }
+    }
 }
 
 impl Word {
@@ -44,7 +82,7 @@ impl Word {
 
     /// As it travels. Counts and bytes are exact up to 2^53.
     pub fn numbers(&self) -> Vec<f64> {
-        let Self { outcome, wish, own } = self;
+        let Self { outcome, wish, examples, loader_wait, lap } = self;
         let wish = match wish {
             Some(StopReason::Signal(signal)) => f64::from(*signal),
             Some(StopReason::Time | StopReason::Steps) => TIME_IS_UP,
@@ -55,23 +93,43 @@ impl Word {
             outcome.correct as f64,
             outcome.examples as f64,
             wish,
-            own.examples as f64,
-            own.loader_wait.as_secs_f64(),
-            own.overlapped.as_secs_f64(),
+            *examples as f64,
+            loader_wait.as_secs_f64(),
+            lap.overlapped.as_secs_f64(),
+            lap.clock.machine,
+            lap.clock.agreed,
+            lap.squares.len() as f64,
         ];
-        let volumes = || Operation::ALL.into_iter().map(|operation| own.traffic.of(operation));
+        let volumes = || Operation::ALL.into_iter().map(|operation| lap.traffic.of(operation));
         numbers.extend(volumes().map(|volume| volume.sent_bytes as f64));
         numbers.extend(volumes().map(|volume| volume.received_bytes as f64));
-        numbers.extend(own.phases.seconds());
+        numbers.extend(lap.phases.seconds());
+        numbers.extend(&lap.squares);
+        numbers.extend(lap.visits.iter().flat_map(|visit| [visit.arrived, visit.asked, visit.done]));
         numbers
     }
 
     fn from_numbers(numbers: &[f64]) -> Result<Self> {
-        let numbers: &[f64; LENGTH] = numbers.try_into().map_err(|_| {
-            Error::failed(format!("{} numbers arrived where a rank's word has {LENGTH}", numbers.len()))
-        })?;
-        let [loss_sum, correct, examples, wish, own_examples, loader_wait, overlapped, rest @ ..] = numbers;
-        let (volumes, phases) = rest.split_at(2 * OPERATIONS);
+        let Some((fixed, rest)) = numbers.split_first_chunk::<LENGTH>() else {
+            return Err(Error::failed(format!(
+                "{} numbers arrived where a rank's word has {LENGTH} and more",
+                numbers.len()
+            )));
+        };
+        let [
+            loss_sum,
+            correct,
+            examples,
+            wish,
+            own_examples,
+            loader_wait,
+            overlapped,
+            machine,
+            agreed,
+            layers,
+            fixed @ ..,
+        ] = fixed;
+        let (volumes, phases) = fixed.split_at(2 * OPERATIONS);
         let (sent, received) = volumes.split_at(OPERATIONS);
         let mut traffic = Traffic::default();
         for (operation, (&sent, &received)) in Operation::ALL.into_iter().zip(sent.iter().zip(received)) {
@@ -82,15 +140,20 @@ impl Word {
             TIME_IS_UP => Some(StopReason::Time),
             signal => Some(StopReason::Signal(signal as i32)),
         };
+        let (squares, visits) = rest.split_at((*layers as usize).min(rest.len()));
+        let visits = visits.as_chunks().0.iter().map(|&[arrived, asked, done]| Visit { arrived, asked, done });
         Ok(Self {
             outcome: Outcome { loss_sum: *loss_sum, correct: *correct as u64, examples: *examples as u64 },
             wish,
-            own: RankStep {
-                examples: *own_examples as u64,
+            examples: *own_examples as u64,
+            loader_wait: duration(*loader_wait),
+            lap: Lap {
                 phases: Phases::from_seconds(std::array::from_fn(|phase| phases[phase])),
-                loader_wait: duration(*loader_wait),
                 overlapped: duration(*overlapped),
                 traffic,
+                clock: Reading { machine: *machine, agreed: *agreed },
+                squares: squares.to_vec(),
+                visits: visits.collect(),
             },
         })
     }
@@ -100,19 +163,49 @@ fn duration(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or_default()
 }
 
-/// What follows from the words of all ranks, in rank order. The ranks of a model group, of `replicas` ranks each, saw
-/// the same examples: the first speaks for them.
+/// What follows from the words of all ranks of a mesh, in rank order. The ranks of a model group saw the same examples:
+/// the first speaks for them.
 ///
 /// # Errors
 /// A word is not as long as it should be.
-pub fn agree(words: &[Vec<f64>], replicas: usize) -> Result<Agreed> {
+pub fn agree(words: &[Vec<f64>], mesh: Mesh, slots: Slots) -> Result<Agreed> {
     let words = words.iter().map(|numbers| Word::from_numbers(numbers)).collect::<Result<Vec<_>>>()?;
     let mut outcome = Outcome::default();
-    words.iter().step_by(replicas).for_each(|word| outcome.add(&word.outcome));
+    words.iter().step_by(mesh.model).for_each(|word| outcome.add(&word.outcome));
     let wishes = || words.iter().filter_map(|word| word.wish);
     let signal = wishes().find(|wish| matches!(wish, StopReason::Signal(_)));
     let stop = signal.or_else(|| wishes().next());
-    Ok(Agreed { outcome, stop, ranks: words.iter().map(|word| word.own).collect() })
+    Ok(Agreed { outcome, stop, words, mesh, slots })
+}
+
+impl Agreed {
+    /// How the step went on each rank, waiting told apart from travelling.
+    pub fn ranks(&self) -> Vec<RankStep> {
+        let visits: Vec<&[Visit]> = self.words.iter().map(|word| &word.lap.visits[..]).collect();
+        let clocks: Vec<Reading> = self.words.iter().map(|word| word.lap.clock).collect();
+        let waited = self.slots.settle(self.mesh, &visits, &clocks);
+        let step = |(word, waited): (&Word, super::waiting::Waited)| {
+            let mut phases = word.lap.phases;
+            phases.reassign(Phase::Exchange, Phase::Wait, waited.in_exchange);
+            phases.reassign(Phase::Reduce, Phase::Wait, waited.in_reduction);
+            RankStep {
+                examples: word.examples,
+                phases,
+                loader_wait: word.loader_wait,
+                overlapped: word.lap.overlapped,
+                awaited: waited.awaited,
+                traffic: word.lap.traffic,
+            }
+        };
+        self.words.iter().zip(waited).map(step).collect()
+    }
+
+    /// The 2-norm of the gradient of each layer with weights, in the model's order.
+    pub fn gradient_norms(&self) -> Vec<f64> {
+        let layers = self.words.first().map_or(0, |word| word.lap.squares.len());
+        let sum = |layer: usize| self.words.iter().filter_map(|word| word.lap.squares.get(layer)).sum::<f64>();
+        (0..layers).map(|layer| sum(layer).sqrt()).collect()
+    }
 }
 
 #[cfg(test)]
@@ -128,14 +221,22 @@ mod tests {
         Word {
             outcome: Outcome { loss_sum, correct: 3, examples: 8 },
             wish,
-            own: RankStep {
-                examples: 8,
+            examples: 8,
+            loader_wait: Duration::from_millis(125),
+            lap: Lap {
                 phases: Phases::from_seconds(seconds),
-                loader_wait: Duration::from_millis(125),
                 overlapped: Duration::from_millis(375),
                 traffic,
+                clock: Reading { machine: 5.0, agreed: 1.25 },
+                squares: vec![9.0, 2.0],
+                visits: vec![Visit { arrived: 1.5, asked: 1.75, done: 4.5 }],
             },
         }
+    }
+
+    fn agreed(words: &[Word], mesh: Mesh) -> Agreed {
+        let numbers: Vec<Vec<f64>> = words.iter().map(Word::numbers).collect();
+        agree(&numbers, mesh, Slots::default()).unwrap()
     }
 
     #[test]
@@ -155,11 +256,12 @@ mod tests {
             word(2.0, None),
             word(2.0, Some(StopReason::Signal(2))),
         ];
-        let agreed = agree(&words.map(|word| word.numbers()), 2).unwrap();
-        assert_eq!(agreed.outcome, Outcome { loss_sum: 3.0, correct: 6, examples: 16 });
-        assert_eq!(agreed.stop, Some(StopReason::Signal(2)));
-        assert_eq!(agreed.ranks.len(), 4);
+        let found = agreed(&words, Mesh { data: 2, model: 2 });
+        assert_eq!(found.outcome, Outcome { loss_sum: 3.0, correct: 6, examples: 16 });
+        assert_eq!(found.stop, Some(StopReason::Signal(2)));
+        assert_eq!(found.ranks().len(), 4);
+        assert_eq!(found.gradient_norms(), [6.0, 8.0_f64.sqrt()]);
         let unanimous = [word(1.0, None), word(1.0, Some(StopReason::Time))];
-        assert_eq!(agree(&unanimous.map(|word| word.numbers()), 1).unwrap().stop, Some(StopReason::Time));
+        assert_eq!(agreed(&unanimous, Mesh { data: 2, model: 1 }).stop, Some(StopReason::Time));
     }
 }

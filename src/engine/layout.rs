@@ -45,6 +45,15 @@ pub struct Run {
     pub whole: Range<usize>,
 }
 
+/// A parameter in a part of the buffer, with the gap behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// The parameter's place among the entries.
+    pub entry: usize,
+    /// Where it ends, counted from the start of the part.
+    pub end: usize,
+}
+
 impl Layout {
     /// The layout of the ranks at a place on the model axis, with buckets of about so many values; 0: one bucket.
     pub fn new(plan: &Plan, model_rank: usize, bucket: usize) -> Self {
@@ -74,6 +83,17 @@ impl Layout {
     /// The parts of a buffer that a rank of the data axis updates, one of each bucket.
     pub fn shard(&self, data_rank: usize) -> Vec<Range<usize>> {
         (0..self.buckets.len()).filter_map(|bucket| self.parts(bucket).nth(data_rank)).collect()
+    }
+
+    /// The parameters that make up a part of the buffer, in order. The gaps hold zeros.
+    pub fn segments(&self, part: &Range<usize>) -> Vec<Segment> {
+        let starts = self.entries.iter().map(|entry| entry.values.start);
+        let ends = starts.clone().skip(1).chain([self.size]);
+        let segments = starts.zip(ends).enumerate().filter_map(|(entry, (start, end))| {
+            let own = start.max(part.start)..end.min(part.end);
+            (own.start < own.end).then(|| Segment { entry, end: own.end - part.start })
+        });
+        segments.collect()
     }
 
     /// The layer whose backward pass writes the last gradients of a bucket; `None` for one without parameters.
@@ -156,6 +176,20 @@ mod tests {
                 end = part.end;
             }
             assert_eq!(end, layout.size);
+            // The segments of all parts, in turn, are the buffer.
+            let mut covered = vec![0; layout.entries.len()];
+            for part in shards.iter().flatten() {
+                let mut start = 0;
+                for Segment { entry, end } in layout.segments(part) {
+                    covered[entry] += end - start;
+                    start = end;
+                }
+                assert_eq!(start, part.len());
+            }
+            let wide = |entry: &Entry| entry.values.len().next_multiple_of(ALIGNMENT);
+            let last = covered.len() - 1;
+            assert!(layout.entries[..last].iter().zip(&covered).all(|(entry, &found)| found == wide(entry)));
+            assert!(covered[last] >= wide(&layout.entries[last]));
             // Buckets are completed from the last to the first, each by a layer that has values in it.
             let completed: Vec<_> =
                 (0..layout.buckets.len()).filter_map(|bucket| layout.completed_by(bucket)).collect();

@@ -7,9 +7,11 @@
 //! * [`gradients`] gradients of activations on their way back
 //! * [`layout`] where each parameter lies in a rank's flat buffers
 //! * [`parameters`] the flat buffers of weights and gradients
+//! * [`norms`] the norms of gradients
 //! * [`table`] from layer kinds to layers
 //! * [`input`] a batch on its way to the device
 //! * [`phases`] where the time goes
+//! * [`waiting`] who waited for whom
 //! * [`profile`] the time of each layer, for benchmarks
 //! * [`recording`] what a rank saw, for comparing runs
 //! * [`worker`] a rank from start to end
@@ -23,6 +25,7 @@ pub mod gradients;
 pub mod input;
 pub mod job;
 pub mod layout;
+pub mod norms;
 pub mod parameters;
 pub mod phases;
 pub mod profile;
@@ -31,4 +34,5 @@ pub mod recording;
 pub mod saving;
 pub mod session;
 pub mod table;
+pub mod waiting;
 pub mod worker;

@@ -1,7 +1,9 @@
 //! Where the time of a step goes, on one rank. At any moment a rank is in one phase, so that the phases of a step add
 //! up to the step.
 
-use std::time::{Duration, Instant};
+use crate::clock::Moment;
+use std::ops::AddAssign;
+use std::time::Duration;
 
 /// What a rank is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +14,7 @@ pub enum Phase {
     Forward,
     /// Moving activations and their gradients between ranks.
     Exchange,
-    /// Waiting for another rank to arrive.
+    /// Waiting for another rank to arrive: see [`super::waiting`].
     Wait,
     /// Layers, backward.
     Backward,
@@ -38,6 +40,11 @@ impl Phase {
             Self::Reduce => "reduce",
             Self::Optimizer => "optimizer",
         }
+    }
+
+    /// Whether the rank computes in it, so that what travels meanwhile is hidden.
+    pub fn computes(self) -> bool {
+        matches!(self, Self::Forward | Self::Backward | Self::Optimizer)
     }
 }
 
@@ -65,40 +72,74 @@ impl Phases {
     pub fn total(&self) -> Duration {
         self.0.iter().sum()
     }
+
+    /// Counts a part of the time in one phase for another; never more than there is.
+    pub fn reassign(&mut self, from: Phase, to: Phase, time: Duration) {
+        let time = time.min(self.get(from));
+        self.0[from as usize] -= time;
+        self.0[to as usize] += time;
+    }
+}
+
+impl AddAssign for Phases {
+    fn add_assign(&mut self, other: Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(sum, time)| *sum += time);
+    }
 }
 
 /// A clock that is always in one phase.
 pub struct Stopwatch {
     phases: Phases,
     current: Phase,
-    since: Instant,
+    since: Moment,
+    /// When the rank computed.
+    computed: Vec<Span>,
 }
+
+/// From one moment to another.
+pub type Span = (Moment, Moment);
 
 impl Stopwatch {
     /// Starts in a phase.
     pub fn start(phase: Phase) -> Self {
-        Self { phases: Phases::default(), current: phase, since: Instant::now() }
+        Self { phases: Phases::default(), current: phase, since: Moment::now(), computed: Vec::new() }
     }
 
     /// Ends the current phase and enters another; gives the one that was left.
     pub fn enter(&mut self, phase: Phase) -> Phase {
-        let now = Instant::now();
-        self.phases.0[self.current as usize] += now - self.since;
+        let now = Moment::now();
+        self.phases.0[self.current as usize] += now.since(self.since);
+        if self.current.computes() {
+            self.computed.push((self.since, now));
+        }
         self.since = now;
         std::mem::replace(&mut self.current, phase)
     }
 
-    /// Counts a part of the current phase as waiting for another rank instead.
-    pub fn waited(&mut self, time: Duration) {
-        self.phases.0[Phase::Wait as usize] += time;
-        self.since += time;
-    }
-
-    /// The times since the last call of this, or since the start.
-    pub fn lap(&mut self) -> Phases {
+    /// The times since the last call of this, or since the start, and when the rank computed.
+    pub fn lap(&mut self) -> (Phases, Vec<Span>) {
         self.enter(self.current);
-        std::mem::take(&mut self.phases)
+        (std::mem::take(&mut self.phases), std::mem::take(&mut self.computed))
     }
+}
+
+/// How long some of the first spans and some of the second, which are in order and do not overlap, lasted at the same
+/// time; spans of the first may overlap each other, and time in several of them counts once.
+pub fn overlap(mut some: Vec<Span>, others: &[Span]) -> Duration {
+    some.sort_unstable();
+    let (mut total, mut end, mut others) = (Duration::ZERO, Moment::default(), others.iter().peekable());
+    for (from, to) in some {
+        let from = from.max(end);
+        end = end.max(to);
+        while let Some(&&(start, stop)) = others.peek() {
+            total += to.min(stop).since(from.max(start));
+            if stop > to {
+                break;
+            }
+            others.next();
+        }
+    }
+    total
 }
 
 #[cfg(test)]
@@ -107,17 +148,37 @@ mod tests {
 
     #[test]
     fn phases_add_up_to_the_time_that_passed() {
-        let begin = Instant::now();
+        let begin = Moment::now();
         let mut watch = Stopwatch::start(Phase::Data);
-        assert_eq!(watch.enter(Phase::Exchange), Phase::Data);
-        let work = Instant::now();
-        while work.elapsed() < Duration::from_millis(2) {}
-        watch.waited(Duration::from_millis(1));
+        assert_eq!(watch.enter(Phase::Backward), Phase::Data);
+        let work = Moment::now();
+        while Moment::now().since(work) < Duration::from_millis(2) {}
+        watch.enter(Phase::Reduce);
         watch.enter(Phase::Optimizer);
-        let phases = watch.lap();
-        let passed = begin.elapsed();
-        assert!(phases.total() <= passed, "{phases:?} {passed:?}");
-        assert!(phases.get(Phase::Wait) == Duration::from_millis(1) && phases.get(Phase::Exchange) > Duration::ZERO);
-        assert!(watch.lap().total() < phases.total());
+        let (mut phases, computed) = watch.lap();
+        let passed = Moment::now().since(begin);
+        assert!(phases.total() <= passed && phases.get(Phase::Backward) >= Duration::from_millis(2), "{phases:?}");
+        let [(from, to), (start, end)] = computed[..] else { panic!("{computed:?}") };
+        assert_eq!(to.since(from), phases.get(Phase::Backward));
+        assert_eq!(end.since(start), phases.get(Phase::Optimizer));
+        let before = phases;
+        phases.reassign(Phase::Backward, Phase::Wait, Duration::from_millis(1));
+        phases.reassign(Phase::Reduce, Phase::Wait, Duration::from_secs(1));
+        assert_eq!(phases.total(), before.total());
+        assert_eq!(phases.get(Phase::Reduce), Duration::ZERO);
+        assert_eq!(phases.get(Phase::Wait), Duration::from_millis(1) + before.get(Phase::Reduce));
+        assert!(watch.lap().0.total() < phases.total());
+    }
+
+    #[test]
+    fn time_in_several_spans_counts_once() {
+        let at = |seconds: u64| Moment::default().shifted(seconds as f64);
+        let spans = |all: &[(u64, u64)]| all.iter().map(|&(from, to)| (at(from), at(to))).collect::<Vec<_>>();
+        let seconds = |some: &[(u64, u64)], others: &[(u64, u64)]| overlap(spans(some), &spans(others)).as_secs();
+        assert_eq!(seconds(&[(10, 20)], &[(0, 12), (14, 16), (18, 30)]), 6);
+        assert_eq!(seconds(&[(12, 20), (10, 15), (13, 14)], &[(0, 30)]), 10);
+        assert_eq!(seconds(&[(0, 2), (4, 6)], &[(1, 5)]), 2);
+        assert_eq!(seconds(&[(0, 2), (8, 9)], &[(2, 8)]), 0);
+        assert_eq!(seconds(&[], &[(2, 8)]), 0);
     }
 }

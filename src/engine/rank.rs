@@ -12,12 +12,16 @@ use self::exchanges::Brought;
 use super::agreement::{Agreed, Word, agree};
 use super::gradients::Gradients;
 use super::input::DeviceBatch;
+use super::layout::Layout;
+use super::norms::Squares;
 use super::parameters::Store;
 use super::phases::{Phase, Stopwatch};
 use super::profile::Profile;
 use super::recording::{Quantity, Recording};
 use super::table;
+use super::waiting::{Reading, Slots};
 use crate::checkpoint::Checkpoint;
+use crate::clock::{Moment, machine};
 use crate::comm::{Call, Groups, Stage, Ticket};
 use crate::error::{Error, Result};
 use crate::layers::{Context, Layer, Loss, Outcome, select};
@@ -64,6 +68,12 @@ pub struct Rank {
     /// The buckets whose gradients are on their way, in the order in which they were started.
     reducing: VecDeque<(usize, Ticket)>,
     watch: Stopwatch,
+    /// The squares of the step's gradients.
+    squares: Squares,
+    /// The clock of this rank's moments.
+    clock: Reading,
+    /// The calls of a step.
+    slots: Slots,
     needs_gradient: Vec<bool>,
     /// For each layer, what nothing reads after it.
     released: Vec<Released>,
@@ -129,6 +139,9 @@ impl Rank {
         let released = (0..plan.model.layers.len()).map(|layer| released_after(&plan, layer)).collect();
         let profile = Profile::new(plan.model.layers.len());
         let (loss, watch) = (Loss::default(), Stopwatch::start(Phase::Data));
+        let squares = Squares::new(&plan, &store.layout, rank);
+        let buckets = |place| Layout::new(&plan, place, settings.bucket).buckets.len();
+        let slots = Slots::of(&plan, (0..plan.mesh.model).map(buckets).max().unwrap_or(0));
         let mut rank = Self {
             plan,
             rank,
@@ -141,6 +154,9 @@ impl Rank {
             bucket: settings.bucket,
             reducing: VecDeque::new(),
             watch,
+            squares,
+            clock: Reading { machine: machine(), agreed: f64::NAN },
+            slots,
             needs_gradient,
             released,
             recording: None,
@@ -181,13 +197,14 @@ impl Rank {
     ///
     /// # Errors
     /// What the collective reports.
-    pub fn agree(&mut self, own: Word) -> Result<Agreed> {
+    pub fn agree(&mut self, own: &Word) -> Result<Agreed> {
         let call = Call::new("the outcome", Stage::Agree);
         let before = self.watch.enter(Phase::Reduce);
         let words = self.groups.world.all_gather(&call, &Tensor::from_slice(&own.numbers()))?;
+        self.clock.agreed = Moment::now().seconds();
         self.leave_collective(before);
         let words = words.iter().map(Vec::<f64>::try_from).collect::<Result<Vec<_>, _>>()?;
-        agree(&words, self.plan.mesh.model)
+        agree(&words, self.plan.mesh, self.slots)
     }
 
     fn forward(&mut self, batch: &DeviceBatch, training: bool) -> Result<Outcome> {

@@ -2,6 +2,7 @@
 //! ranks, puts their reports together, and says what happened as events.
 
 use super::agreement::Agreed;
+use super::norms;
 use super::rank::Shard;
 use super::saving::Saving;
 use super::worker::{Assignment, Batches, Order, Report, Seat, work};
@@ -9,7 +10,7 @@ use crate::checkpoint::Position;
 use crate::comm::Groups;
 use crate::data::{Augmentation, Counts, LoaderOptions, MaskSpec, Order as DataOrder, Source, start};
 use crate::error::{Error, Result};
-use crate::events::{Epoch, Event, Saved, Started, Step, StopReason, Summary};
+use crate::events::{Bottleneck, DeviceTime, Epoch, Event, Saved, Started, Step, StopReason, Summary};
 use crate::launch::threads::{self, Crew};
 use crate::layers::Outcome;
 use crate::model::Kind;
@@ -87,7 +88,10 @@ pub fn run(job: Job, ranks: Ranks, listen: &mut dyn FnMut(&Event)) -> Result<Sum
     let position = position.unwrap_or_default();
     let time_before = position.whole_time;
     let begin = Instant::now();
-    Session { job, only, crew, orders, listen, position, tried: saved, saved, begin, time_before }.run()
+    let plan = &job.assignment.plan;
+    let layers = norms::layers(plan).into_iter().map(|layer| plan.model.layers[layer].name.clone()).collect();
+    let times = vec![DeviceTime::default(); job.devices.len()];
+    Session { job, only, crew, orders, listen, position, tried: saved, saved, begin, time_before, times, layers }.run()
 }
 
 struct Session<'l> {
@@ -105,6 +109,10 @@ struct Session<'l> {
     begin: Instant,
     /// The time of the run before it was resumed.
     time_before: Duration,
+    /// The time of each rank in the epoch's steps.
+    times: Vec<DeviceTime>,
+    /// The names of the layers with weights.
+    layers: Vec<String>,
 }
 
 impl Session<'_> {
@@ -177,6 +185,10 @@ impl Session<'_> {
         let Position { epoch_outcome: train, epoch_train_time: train_time, epoch_loader_wait: loader_wait, .. } =
             self.position;
         let epoch = Epoch { epoch, train, test, train_time, loader_wait, test_time: begin.elapsed(), cut_short };
+        if let Some(bottleneck) = Bottleneck::of(epoch.epoch, &self.job.devices, &self.times) {
+            self.say(Event::Bottleneck(bottleneck));
+        }
+        self.times.fill(DeviceTime::default());
         self.say(Event::Epoch(epoch));
         Ok((epoch, stopped))
     }
@@ -240,7 +252,8 @@ impl Session<'_> {
     }
 
     fn step(&mut self, agreed: Agreed, learning_rate: f64, loader_queue: usize) {
-        let Agreed { outcome, ranks, .. } = agreed;
+        let (outcome, ranks, norms) = (agreed.outcome, agreed.ranks(), agreed.gradient_norms());
+        self.times.iter_mut().zip(&ranks).for_each(|(time, step)| time.add(step));
         // The ranks go in step, so one rank's clock tells the time of all. The slowest rank's time of each step would
         // count a delay twice: as its own, and as the others' waiting in the next step.
         let (time, loader_wait) = ranks.first().map(|own| (own.phases.total(), own.loader_wait)).unwrap_or_default();
@@ -260,8 +273,8 @@ impl Session<'_> {
             outcome,
             epoch_outcome,
             learning_rate,
-            gradient_norm: f64::NAN,
-            layer_gradient_norms: Vec::new(),
+            gradient_norm: norms.iter().map(|norm| norm * norm).sum::<f64>().sqrt(),
+            layer_gradient_norms: self.layers.iter().cloned().zip(norms).collect(),
             loader_queue,
             time,
             ranks,

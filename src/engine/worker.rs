@@ -7,7 +7,7 @@ use crate::checkpoint::Checkpoint;
 use crate::comm::Groups;
 use crate::data::Batch;
 use crate::error::Result;
-use crate::events::{RankStep, StopReason};
+use crate::events::StopReason;
 use crate::launch::control::Control;
 use crate::launch::threads::Reporter;
 use crate::layers::Outcome;
@@ -16,7 +16,7 @@ use crate::plan::Plan;
 use crate::torch;
 use crossbeam::channel::Receiver;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A stream of batches from the loader.
 pub type Batches = Receiver<Result<Arc<Batch>>>;
@@ -135,7 +135,7 @@ struct Worker<'a> {
 impl Worker<'_> {
     fn train(&mut self, batches: &Batches, limit: u64) -> Result<Option<StopReason>> {
         // What passed before, such as an evaluation, is not part of the first step.
-        self.rank.lap();
+        self.rank.lap()?;
         for _ in 0..limit {
             let (asked, loader_queue) = (Instant::now(), batches.len());
             let Ok(batch) = batches.recv() else { break };
@@ -147,10 +147,9 @@ impl Worker<'_> {
             let learning_rate = self.learning_rate();
             let outcome = self.rank.train(&batch, learning_rate)?;
             self.steps += 1;
-            let (phases, traffic) = self.rank.lap();
-            let overlapped = Duration::ZERO;
-            let own = RankStep { examples: batch.examples() as u64, phases, loader_wait, overlapped, traffic };
-            let agreed = self.rank.agree(Word { outcome, wish: self.assignment.control.wish(), own })?;
+            let (examples, lap) = (batch.examples() as u64, self.rank.lap()?);
+            let wish = self.assignment.control.wish();
+            let agreed = self.rank.agree(&Word { outcome, wish, examples, loader_wait, lap })?;
             let stop = agreed.stop;
             self.say(Report::Step { agreed, learning_rate, loader_queue })?;
             if stop.is_some() {
@@ -172,7 +171,7 @@ impl Worker<'_> {
             let outcome = self.rank.evaluate(&batch)?;
             // Time that is up does not end an evaluation: it is how the run ends. A signal does.
             let wish = self.assignment.control.wish().filter(|wish| matches!(wish, StopReason::Signal(_)));
-            let agreed = self.rank.agree(Word { wish, ..Word::of(outcome) })?;
+            let agreed = self.rank.agree(&Word { wish, ..Word::of(outcome) })?;
             if agreed.stop.is_some() {
                 return Ok(agreed.stop);
             }

@@ -1,5 +1,9 @@
 //! What the loop says, once. Progress, run log, metrics: all that watches a run listens here.
 
+mod bottleneck;
+
+pub use bottleneck::{Bottleneck, Bound, DeviceTime, Shares};
+
 use crate::comm::Traffic;
 use crate::engine::phases::Phases;
 use crate::error::Error;
@@ -32,6 +36,8 @@ pub enum Event {
         /// Why.
         problem: Error,
     },
+    /// What bounded an epoch's training; it comes before [`Event::Epoch`]. None comes where no step was done.
+    Bottleneck(Bottleneck),
     /// An epoch, or the part of one that there was time for, has ended.
     Epoch(Epoch),
     /// The run has ended.
@@ -76,10 +82,11 @@ pub struct Step {
     pub epoch_outcome: Outcome,
     /// The learning rate of the step.
     pub learning_rate: f64,
-    /// The 2-norm of the step's gradient, summed over all examples, over all parameters, before weight decay; NaN where
-    /// it is not known.
+    /// The 2-norm of the step's gradient, summed over all examples, over all parameters, before weight decay; not
+    /// finite where a gradient is not.
     pub gradient_norm: f64,
-    /// The same for each layer with weights, by its name, in the model's order; empty where it is not known.
+    /// The same for each layer with weights, by its name, in the model's order. Whole tensors count,
+    /// whatever the split.
     pub layer_gradient_norms: Vec<(String, f64)>,
     /// The batches that were ready in the loader's queue when the first rank of this process asked for one.
     pub loader_queue: usize,
@@ -98,9 +105,13 @@ pub struct RankStep {
     pub phases: Phases,
     /// The part of the phase `data` in which it waited for the loader.
     pub loader_wait: Duration,
-    /// The time in which something travelled from or to it while it computed: hidden behind compute, and so not a part
-    /// of the phases.
+    /// The time hidden behind compute: in which it was in a phase that computes while a call of its was under way, that is
+    /// from when it had arrived at the call to when all that the call brings was there, whether for waiting or for
+    /// travelling. It would have been exposed, had the rank waited for the call as soon as it began. Calls that were
+    /// under way together count once. No part of the phases.
     pub overlapped: Duration,
+    /// How long the other ranks waited for it, added up.
+    pub awaited: Duration,
     /// What it sent and received.
     pub traffic: Traffic,
 }

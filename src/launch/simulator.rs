@@ -21,8 +21,8 @@ const NAMES: [&str; 4] = ["libcuda.so", "libcuda.so.1", "libnccl.so", "libnccl.s
 /// Where the dynamic linker looks first.
 const SEARCH_PATH: &str = "LD_LIBRARY_PATH";
 /// The kinds of faults.
-const FAULTS: [&str; 4] = ["kill", "hang", "fail", "delay"];
-/// How long a delay is where nothing is said.
+const FAULTS: [&str; 5] = ["kill", "hang", "fail", "delay", "slow"];
+/// How long a call is delayed, or a rank is slow.
 const DELAY_MILLISECONDS: u64 = 500;
 
 /// Something that is made to go wrong: `kill:1@20` kills rank 1 in step 20.
@@ -42,7 +42,7 @@ impl FromStr for Fault {
     fn from_str(text: &str) -> Result<Self> {
         let wrong = || {
             Error::usage(format!(
-                "--fault {text}: a fault is kill:RANK@STEP, hang:RANK@STEP, fail:RANK@STEP or delay:RANK@STEP"
+                "--fault {text}: a fault is kill:RANK@STEP, or hang, fail, delay or slow in the place of kill"
             ))
         };
         let (kind, place) = text.split_once(':').ok_or_else(wrong)?;
@@ -52,7 +52,10 @@ impl FromStr for Fault {
         if step == 0 {
             return Err(Error::usage(format!("--fault {text}: steps count from 1")));
         }
-        let action = if kind == "delay" { format!("delay:{DELAY_MILLISECONDS}") } else { kind.to_owned() };
+        let action = match kind {
+            "delay" | "slow" => format!("{kind}:{DELAY_MILLISECONDS}"),
+            _ => kind.to_owned(),
+        };
         Ok(Self { action, rank, step })
     }
 }
@@ -239,6 +242,8 @@ mod tests {
         assert_eq!(fault, Fault { action: "kill".into(), rank: 1, step: 20 });
         let fault: Fault = "delay:0@3".parse().unwrap();
         assert_eq!(fault.action, "delay:500");
+        let fault: Fault = "slow:0@3".parse().unwrap();
+        assert_eq!(fault.action, "slow:500");
         for wrong in ["kill", "kill:1", "kill:1@", "maim:1@20", "kill:x@2", "kill:1@0"] {
             let message = wrong.parse::<Fault>().unwrap_err().to_string();
             assert!(message.starts_with(&format!("--fault {wrong}: ")), "{message}");

@@ -6,7 +6,6 @@ use crate::comm::Operation;
 use crate::engine::phases::Phase;
 use crate::error::Result;
 use crate::events::RankStep;
-use crate::plan::Plan;
 use prometheus::{Counter, Gauge, IntCounter};
 
 /// The time that is no phase: what travelled while the device computed.
@@ -25,16 +24,6 @@ pub struct DeviceSeries {
     overlapped: Counter,
     sent: [IntCounter; Operation::ALL.len()],
     received: [IntCounter; Operation::ALL.len()],
-}
-
-/// A multiply-accumulate is two operations, and the backward pass does it twice: for the input's gradient and for the
-/// weight's.
-const OPERATIONS_PER_MAC: u64 = 2 * 3;
-
-/// Floating-point operations that an example costs a model rank: forward and backward.
-pub fn flops_per_example(plan: &Plan, model_rank: usize) -> f64 {
-    let layers = 0..plan.model.layers.len();
-    (OPERATIONS_PER_MAC * layers.map(|layer| plan.multiply_accumulates(layer, model_rank)).sum::<u64>()) as f64
 }
 
 impl DeviceSeries {
@@ -98,7 +87,7 @@ impl DeviceSeries {
                 examples: examples.with_label_values(&[device]),
                 examples_per_second: unknown(rates.with_label_values(&[device])),
                 flops_per_second: unknown(flops.with_label_values(&[device])),
-                flops_per_example: flops_per_example(&watched.plan, model_rank),
+                flops_per_example: watched.plan.training_flops(model_rank) as f64,
                 phases: Phase::ALL.map(|phase| phases.with_label_values(&[device, phase.name()])),
                 overlapped: phases.with_label_values(&[device, OVERLAPPED]),
                 sent: Operation::ALL.map(|operation| sent.with_label_values(&[device, operation.name()])),

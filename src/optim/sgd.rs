@@ -31,7 +31,8 @@ impl Sgd {
     }
 
     /// Updates `weights`, a part of the shard, in place with the sum of `gradients`, and writes them, rounded, to
-    /// `shadow`; all of one size.
+    /// `shadow`; all of one size. Gives the sums of the squares of the gradients, before decay, over segments that end
+    /// at `ends`: see [`update`].
     ///
     /// # Errors
     /// What libtorch reports.
@@ -42,8 +43,9 @@ impl Sgd {
         shadow: Option<&Tensor>,
         gradients: &[Tensor],
         rate: f64,
-    ) -> Result<()> {
+        ends: &[i64],
+    ) -> Result<Tensor> {
         let target = Updated { weights, velocity: self.velocities.get(part), shadow };
-        update(&target, gradients, UpdateRule { rate, momentum: self.momentum, decay: self.decay })
+        update(&target, gradients, UpdateRule { rate, momentum: self.momentum, decay: self.decay }, ends)
     }
 }

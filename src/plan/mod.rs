@@ -150,6 +150,21 @@ impl Plan {
             .collect()
     }
 
+    /// Floating-point operations of a training step on a model rank, per example: what convolutions and linear layers
+    /// multiply and add, forward and backward.
+    pub fn training_flops(&self, model_rank: usize) -> u64 {
+        (0..self.layers.len()).map(|layer| self.layer_flops(layer, model_rank)).sum()
+    }
+
+    /// The part of a layer in [`Plan::training_flops`]. A multiply-accumulate is two operations, and the backward pass does
+    /// it again for the gradient of the weights and, where that is wanted, for that of the input.
+    pub fn layer_flops(&self, layer: LayerId, model_rank: usize) -> u64 {
+        let needs_gradient = self.model.needs_gradient();
+        let inputs = &self.model.layers[layer].inputs;
+        let backward = if inputs.iter().any(|&input| needs_gradient[input]) { 2 } else { 1 };
+        2 * (1 + backward) * self.multiply_accumulates(layer, model_rank)
+    }
+
     /// Multiply-accumulates of a layer's forward pass on a model rank, per example.
     pub fn multiply_accumulates(&self, layer: LayerId, model_rank: usize) -> u64 {
         let planned = &self.layers[layer];

@@ -8,10 +8,6 @@ use crate::plan::{Adjoint, Exchange, Operation, Placement, Plan, Read, Weights};
 use crate::recipe::duration::show_bytes;
 use serde_json::{Value, json};
 
-/// A multiply-accumulate is two operations, and the backward pass does it twice: for the input's gradient and for the
-/// weight's.
-const OPERATIONS_PER_MAC: u64 = 2 * 3;
-
 /// The plan as tables.
 pub fn render(plan: &Plan, sizes: Sizes) -> String {
     let mut output = format!(
@@ -44,7 +40,7 @@ fn layers(plan: &Plan, sizes: Sizes) -> String {
         let ranks = 0..plan.mesh.model;
         let held = |rank| plan.parameter_shares(index, rank).iter().map(|share| share.len() as u64).sum();
         let examples = sizes.batch_size.div_ceil(plan.mesh.data) as u64;
-        let work = |rank| plan.multiply_accumulates(index, rank) * OPERATIONS_PER_MAC * examples;
+        let work = |rank| plan.layer_flops(index, rank) * examples;
         rows.add_row([
             layer.name.clone(),
             layer.output.to_string(),

@@ -10,7 +10,7 @@ use super::line::{Format, Line};
 use super::table::commas;
 use super::{console, results};
 use crate::error::Error;
-use crate::events::{Epoch, Event, Saved, Started, Step, StopReason, Summary};
+use crate::events::{Bottleneck, Epoch, Event, Saved, Shares, Started, Step, StopReason, Summary};
 use crate::recipe::duration::show;
 use bars::Bars;
 use devices::Devices;
@@ -49,6 +49,7 @@ impl Progress {
             (Event::Evaluating { done, of }, Some(run)) => run.evaluating(*done, *of),
             (Event::Saved(saved), _) => console::say(saved_line(saved)),
             (Event::NotSaved { step, problem }, _) => console::say(not_saved(*step, problem)),
+            (Event::Bottleneck(bottleneck), _) => console::say(bottleneck_line(bottleneck)),
             (Event::Epoch(epoch), Some(run)) => run.epoch(epoch),
             (Event::Finished(summary), _) => {
                 self.run = None;
@@ -64,6 +65,13 @@ fn saved_line(saved: &Saved) -> Line {
     let folder = saved.folder.display().to_string();
     let line = Line::new("checkpoint", format!("checkpoint: {folder} in {}", show(saved.time)));
     line.with("step", saved.step).with("folder", folder).with("seconds", saved.time.as_secs_f64())
+}
+
+fn bottleneck_line(bottleneck: &Bottleneck) -> Line {
+    let Shares { data, compute, link, waiting } = bottleneck.shares;
+    let line = Line::new("bottleneck", bottleneck.to_string()).with("epoch", bottleneck.epoch);
+    let line = line.with("bound", bottleneck.bound.name()).with("data_share", data).with("compute_share", compute);
+    line.with("link_share", link).with("wait_share", waiting)
 }
 
 /// The end of a run. People hear of it if it is early; the results say the rest.

@@ -8,7 +8,7 @@ pub mod store;
 use crate::error::{Error, Result};
 use std::ffi::{CStr, c_char};
 use std::ptr;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
 
 unsafe extern "C" {
@@ -50,6 +50,8 @@ unsafe extern "C" {
         parts: i64,
         velocity: *const C_tensor,
         shadow: *const C_tensor,
+        ends: *const i64,
+        squares: *const C_tensor,
         rate: f64,
         momentum: f64,
         decay: f64,
@@ -253,17 +255,22 @@ pub struct Updated<'t> {
 /// v = momentum * v + g; w -= rate * v; shadow = w`. (With velocities of zero, the first step gives `v = g`.)
 /// The gradients are of the shadow's type where there is one, else of the weights'.
 ///
+/// Gives, in fp64, the sums of the squares of the gradient, before decay, over segments of the values: `ends` says where
+/// each ends, the last one where the values do. They do not depend on the number of threads.
+///
 /// # Errors
 /// Shapes or types that do not fit.
-pub fn update(target: &Updated, gradients: &[Tensor], rule: UpdateRule) -> Result<()> {
-    update_by(target, gradients, rule, target.weights.device() != Device::Cpu)
+pub fn update(target: &Updated, gradients: &[Tensor], rule: UpdateRule, ends: &[i64]) -> Result<Tensor> {
+    update_by(target, gradients, rule, ends, target.weights.device() != Device::Cpu)
 }
 
-fn update_by(target: &Updated, gradients: &[Tensor], rule: UpdateRule, anywhere: bool) -> Result<()> {
+fn update_by(target: &Updated, gradients: &[Tensor], rule: UpdateRule, ends: &[i64], anywhere: bool) -> Result<Tensor> {
+    let squares = Tensor::f_empty([ends.len() as i64], (Kind::Double, target.weights.device()))?;
     let pointer = |tensor: Option<&Tensor>| tensor.map_or(ptr::null(), Tensor::as_ptr);
     let parts: Vec<*const C_tensor> = gradients.iter().map(|part| part.as_ptr()).collect();
     // SAFETY: the tensors outlive the call; it writes to the storage of the target's, which no other thread reads at
-    // that time: the caller owns them. `parts` holds as many pointers as the call is told.
+    // that time: the caller owns them. `parts` holds as many pointers as the call is told, `ends` as many numbers as
+    // `squares` has values.
     check(unsafe {
         mpt_update(
             target.weights.as_ptr(),
@@ -271,12 +278,15 @@ fn update_by(target: &Updated, gradients: &[Tensor], rule: UpdateRule, anywhere:
             parts.len() as i64,
             pointer(target.velocity),
             pointer(target.shadow),
+            ends.as_ptr(),
+            squares.as_ptr(),
             rule.rate,
             rule.momentum,
             rule.decay,
             anywhere,
         )
-    })
+    })?;
+    Ok(squares)
 }
 
 /// Sets how many threads libtorch uses for an operation called from this thread. (OpenMP keeps the number per thread.)
@@ -287,7 +297,6 @@ pub fn set_threads(threads: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Kind;
 
     #[test]
     fn one_channel_gets_the_strides_of_channels_last() {
@@ -379,7 +388,9 @@ mod tests {
         let (mut p, mut v) = ([1.0f64, -2.0], [0.0f64, 0.0]);
         for step in 0..3 {
             let parts = [[0.5 + f64::from(step), -0.5], [1.0, 0.25]];
-            update(&target, &parts.map(|part| Tensor::from_slice(&part)), rule).unwrap();
+            let squares = update(&target, &parts.map(|part| Tensor::from_slice(&part)), rule, &[1, 2]).unwrap();
+            let squares = Vec::<f64>::try_from(&squares).unwrap();
+            assert!((0..2).all(|i| (squares[i] - (parts[0][i] + parts[1][i]).powi(2)).abs() < 1e-14), "{squares:?}");
             for i in 0..2 {
                 let g = parts[0][i] + parts[1][i];
                 v[i] = if step == 0 { g + 0.01 * p[i] } else { 0.9 * v[i] + g + 0.01 * p[i] };
@@ -398,7 +409,9 @@ mod tests {
         let shadow = Tensor::zeros([size], (Kind::BFloat16, Device::Cpu));
         let gradient = Tensor::zeros([size], (Kind::BFloat16, Device::Cpu));
         let target = Updated { weights: &weights, velocity: None, shadow: Some(&shadow) };
-        update(&target, &[gradient], UpdateRule { rate: 0.0, momentum: 0.0, decay: 0.0 }).unwrap();
+        let squares =
+            update(&target, &[gradient], UpdateRule { rate: 0.0, momentum: 0.0, decay: 0.0 }, &[size]).unwrap();
+        assert_eq!(squares.double_value(&[0]), 0.0);
         assert_eq!(shadow, weights.to_kind(Kind::BFloat16));
     }
 
@@ -416,12 +429,14 @@ mod tests {
                     velocity: (momentum > 0.0).then_some(&velocity),
                     shadow: (kind == Kind::BFloat16).then_some(&shadow),
                 };
-                update_by(&target, &parts, rule, anywhere).unwrap();
-                (weights, velocity, shadow)
+                // Segments that begin and end inside of blocks, and one that is longer than a block.
+                let squares = update_by(&target, &parts, rule, &[16, 1000, 1024, 4000, 5000], anywhere).unwrap();
+                (weights, velocity, shadow, squares)
             };
             let (here, anywhere) = (run(false), run(true));
             let apart = |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]);
             assert!(apart(&here.0, &anywhere.0) < 1e-6 && apart(&here.1, &anywhere.1) < 1e-6);
+            assert!(apart(&(&here.3 / &anywhere.3), &Tensor::from(1.0)) < 1e-6, "{} {}", here.3, anywhere.3);
             assert!(
                 apart(&here.2, &anywhere.2) < 1e-2 && anywhere.2 == anywhere.0.to_kind(kind) || kind == Kind::Float
             );
@@ -434,6 +449,35 @@ mod tests {
         let target = Updated { weights: &weights, velocity: None, shadow: None };
         let gradient = Tensor::zeros([4], (Kind::BFloat16, Device::Cpu));
         let rule = UpdateRule { rate: 0.1, momentum: 0.0, decay: 0.0 };
-        assert!(update(&target, &[gradient], rule).unwrap_err().to_string().contains("BFloat16"));
+        assert!(update(&target, &[gradient], rule, &[4]).unwrap_err().to_string().contains("BFloat16"));
+        let gradient = Tensor::zeros([4], (Kind::Float, Device::Cpu));
+        assert!(update(&target, &[gradient], rule, &[2, 3]).unwrap_err().to_string().contains("segments"));
+    }
+
+    #[test]
+    fn sums_of_squares_do_not_depend_on_threads_and_tell_what_is_not_finite() {
+        let size = 300_000;
+        let weights = Tensor::zeros([size], (Kind::Float, Device::Cpu));
+        let target = Updated { weights: &weights, velocity: None, shadow: None };
+        let rule = UpdateRule { rate: 0.1, momentum: 0.0, decay: 0.0 };
+        let gradient = (Tensor::arange(size, (Kind::Float, Device::Cpu)) * 0.37).sin();
+        let sums = |threads| {
+            set_threads(threads);
+            let squares = update(&target, &[gradient.shallow_clone()], rule, &[48, 70_000, size]).unwrap();
+            set_threads(1);
+            Vec::<f64>::try_from(&squares).unwrap()
+        };
+        let expected = gradient.to_kind(Kind::Double).square();
+        let alone = sums(1);
+        for (found, (from, to)) in alone.iter().zip([(0, 48), (48, 70_000), (70_000, size)]) {
+            let expected = expected.narrow(0, from, to - from).sum(Kind::Double).double_value(&[]);
+            assert!((found / expected - 1.0).abs() < 1e-12, "{found} {expected}");
+        }
+        assert_eq!(sums(2), alone);
+        assert_eq!(sums(3), alone);
+        let _ = gradient.get(60).fill_(f64::NAN);
+        let _ = gradient.get(size - 1).fill_(f64::INFINITY);
+        let spoilt = sums(2);
+        assert!(spoilt[0] == alone[0] && spoilt[1].is_nan() && spoilt[2] == f64::INFINITY, "{spoilt:?}");
     }
 }

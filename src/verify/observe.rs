@@ -116,7 +116,7 @@ fn run(
             trial.settings.device,
         )?;
         let outcome = rank.train(&batch, trial.learning_rate)?;
-        reporter.report(Seen::Outcome(number, rank.agree(Word::of(outcome))?.outcome))?;
+        reporter.report(Seen::Outcome(number, rank.agree(&Word::of(outcome))?.outcome))?;
         if step == 0 {
             reporter.report(Seen::Pieces(number, rank.take_recording().pieces))?;
             let gradients = rank

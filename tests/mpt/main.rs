@@ -1,5 +1,6 @@
 //! The integration tests of mpt, one program.
 
+mod accounts;
 mod benchmarks;
 mod checkpoint;
 mod cluster;

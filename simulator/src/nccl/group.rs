@@ -112,7 +112,8 @@ fn prepare(
             libc::kill(libc::getpid(), libc::SIGKILL);
         },
         Some(Action::Fail) => return Err(fail(&communicator, call)),
-        _ => {}
+        Some(Action::Slow(time)) => std::thread::sleep(time),
+        Some(Action::Hang | Action::Delay(_)) | None => {}
     }
     Ok((communicator, Operation { fault, ..operation }))
 }

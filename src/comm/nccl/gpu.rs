@@ -5,11 +5,13 @@
 //! the same stream. The second stream does not wait for the null stream of its own accord: events order them, both ways.
 
 use super::buffers::Buffer;
+use crate::clock::Moment;
 use crate::error::{Error, Result};
 use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::sys::CUevent_flags;
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream};
 use std::slice;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tch::{Device, Tensor};
 
 /// A GPU and its two streams.
@@ -20,7 +22,12 @@ pub struct Gpu {
     /// The stream of collectives. All communicators of a rank share it, so that every rank carries out the calls of all
     /// its groups in the order in which they were made.
     travel: Arc<CudaStream>,
+    /// An event that the streams came past at a known moment: events tell only the time between two of them.
+    clock: Mutex<Option<(CudaEvent, Moment)>>,
 }
+
+/// What makes an event tell the time.
+const TIMED: Option<CUevent_flags> = Some(CUevent_flags::CU_EVENT_DEFAULT);
 
 impl Gpu {
     /// The GPU with this number.
@@ -32,7 +39,7 @@ impl Gpu {
         let context = CudaContext::new(ordinal).map_err(refused)?;
         let compute = context.default_stream();
         let travel = context.new_stream().map_err(refused)?;
-        Ok(Arc::new(Self { context, compute, travel }))
+        Ok(Arc::new(Self { context, compute, travel, clock: Mutex::new(None) }))
     }
 
     /// Whether it multiplies bf16 natively: Ampere and newer do.
@@ -72,7 +79,7 @@ impl Gpu {
     /// # Errors
     /// The driver's.
     pub fn travelled(&self) -> Result<CudaEvent> {
-        self.travel.record_event(None).map_err(|error| failed("an event cannot be recorded", error))
+        self.travel.record_event(TIMED).map_err(|error| failed("an event cannot be recorded", error))
     }
 
     /// Lets what libtorch is asked for from now on begin after an event: before it, it would read what has not arrived.
@@ -88,7 +95,20 @@ impl Gpu {
     /// # Errors
     /// The driver's.
     pub fn computed(&self) -> Result<CudaEvent> {
-        self.compute.record_event(None).map_err(|error| failed("an event cannot be recorded", error))
+        self.compute.record_event(TIMED).map_err(|error| failed("an event cannot be recorded", error))
+    }
+
+    /// Times events from now on from `past`, which a stream has just come past.
+    pub fn set_clock(&self, past: CudaEvent) {
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some((past, Moment::now()));
+    }
+
+    /// When a stream came past an event of this GPU; `None` if it has not yet, or if the clock was never set.
+    pub fn moment_of(&self, event: &CudaEvent) -> Option<Moment> {
+        let clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        let (past, moment) = clock.as_ref()?;
+        let passed = event.is_complete().then(|| past.elapsed_ms(event).ok())?;
+        Some(moment.shifted(f64::from(passed?) / 1e3))
     }
 
     /// Copies a dense tensor to a place in a buffer, on libtorch's stream. The tensor must live until the stream has

@@ -7,7 +7,7 @@ use std::ffi::c_int;
 use std::fmt;
 
 /// The functions of the driver that this folder and cudarc's wrappers call.
-pub const DRIVER: [&str; 25] = [
+pub const DRIVER: [&str; 27] = [
     "cuInit",
     "cuDriverGetVersion",
     "cuDeviceGet",
@@ -26,6 +26,8 @@ pub const DRIVER: [&str; 25] = [
     "cuEventDestroy_v2",
     "cuEventQuery",
     "cuEventRecord",
+    "cuEventSynchronize",
+    "cuEventElapsedTime_v2",
     "cuMemAlloc_v2",
     "cuMemFree_v2",
     "cuMemcpyHtoDAsync_v2",

@@ -22,14 +22,15 @@ use self::buffers::{ALIGNMENT, Buffer, Pool};
 use self::communicator::{Communicator, Half, Move, UniqueId, kind};
 use self::gpu::{Gpu, size_of};
 use super::call::{Operation, Signature};
-use super::{Arrived, Call, Collective, Form, Request, Ticket, Traffic, Volume};
+use super::{Arrived, Call, Collective, Form, Request, Stage, Ticket, Timing, Traffic, Volume};
+use crate::clock::Moment;
 use crate::error::{Error, Result};
 use crate::torch::channels_last;
 use cudarc::driver::CudaEvent;
 use std::collections::BTreeMap;
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tch::{Device, Tensor};
 
 /// One rank's end of a group of GPUs.
@@ -45,11 +46,21 @@ pub struct Nccl {
     /// Calls that were started and not finished, by their number.
     started: BTreeMap<u64, Started>,
     traffic: Traffic,
-    waited: Duration,
+    /// Calls that were finished, by their number.
+    finished: BTreeMap<u64, Finished>,
+}
+
+/// A call that was finished: what is known of its time, which on the GPU need not have come yet.
+struct Finished {
+    arrived: Moment,
+    asked: Moment,
+    travelled: Option<CudaEvent>,
+    done: Moment,
 }
 
 struct Started {
     signature: Signature,
+    arrived: Moment,
     /// What was put in. Its copy to the buffer may be yet to come, so that it is given up only when the call is finished:
     /// of a call that is not, the GPU may read it as long as the process lives.
     kept: ManuallyDrop<Vec<Tensor>>,
@@ -120,7 +131,7 @@ impl Nccl {
             sequence: 0,
             started: BTreeMap::new(),
             traffic: Traffic::default(),
-            waited: Duration::ZERO,
+            finished: BTreeMap::new(),
         })
     }
 
@@ -166,7 +177,7 @@ impl Nccl {
         };
         self.traffic.count(signature.operation, Volume { sent_bytes, received_bytes });
         let result = Outcome::Alike { form, count: results };
-        Ok(Started { signature, kept, travelled, buffers: vec![from, to], result })
+        Ok(Started { signature, arrived: Moment::now(), kept, travelled, buffers: vec![from, to], result })
     }
 
     /// Stations 1 to 3 of a group of sends and receives: what goes to each rank, and the form of what comes from it.
@@ -218,7 +229,7 @@ impl Nccl {
         let travelled = anything.then(|| self.travel(|communicator| communicator.send_receive(&sends, &receives)));
         let travelled = travelled.transpose().map_err(|error| self.in_call(&signature, at, error))?;
         let result = Outcome::ByRank { forms: placed, own };
-        Ok(Started { signature, kept, travelled, buffers: vec![from, to], result })
+        Ok(Started { signature, arrived: Moment::now(), kept, travelled, buffers: vec![from, to], result })
     }
 
     /// Stations 2 and 3, and the mark that station 4 waits for.
@@ -289,18 +300,20 @@ impl Nccl {
         if started.to_host() {
             let settled = self.gpu.computed()?;
             self.wait_for(&settled)?;
+            if started.signature.call.stage == Stage::Agree {
+                // Once a step, when the GPU has nothing else to do: what it does next is timed from here.
+                self.gpu.set_clock(settled);
+            }
         }
         drop(ManuallyDrop::into_inner(written));
         Ok(())
     }
 
     fn wait_for(&mut self, event: &CudaEvent) -> Result<()> {
-        let begin = Instant::now();
-        if let Some(communicator) = &mut self.communicator {
-            communicator.wait(|| gpu::is_complete(event))?;
+        match &mut self.communicator {
+            Some(communicator) => communicator.wait(|| gpu::is_complete(event)),
+            None => Ok(()),
         }
-        self.waited += begin.elapsed();
-        Ok(())
     }
 }
 
@@ -353,7 +366,8 @@ impl Collective for Nccl {
                     _ => request.tensors().into_iter().map(|tensor| Some(tensor.shallow_clone())).collect(),
                 };
                 let (kept, buffers) = (ManuallyDrop::new(Vec::new()), Vec::new());
-                Started { signature, kept, travelled: None, buffers, result: Outcome::Own(own) }
+                let result = Outcome::Own(own);
+                Started { signature, arrived: Moment::now(), kept, travelled: None, buffers, result }
             }
             Request::AllToAll(parts) => {
                 let forms = parts.iter().map(|part| Some(Form::of(part))).collect();
@@ -371,12 +385,17 @@ impl Collective for Nccl {
 
     fn finish(&mut self, ticket: Ticket) -> Result<Arrived> {
         let started = self.started.remove(&ticket.0).ok_or_else(|| ticket.unknown())?;
+        let asked = Moment::now();
         self.gpu.bind()?;
         let bytes = started.kept.iter().map(size_of).sum();
         let arrived = self.arrive(&started).map_err(|error| self.in_call(&started.signature, bytes, error))?;
         drop(ManuallyDrop::into_inner(started.kept));
         for buffer in started.buffers {
             self.buffers.give_back(buffer);
+        }
+        if self.communicator.is_some() {
+            let Started { arrived, travelled, .. } = started;
+            self.finished.insert(ticket.0, Finished { arrived, asked, travelled, done: Moment::now() });
         }
         Ok(arrived)
     }
@@ -389,7 +408,12 @@ impl Collective for Nccl {
         std::mem::take(&mut self.traffic)
     }
 
-    fn take_waited(&mut self) -> Duration {
-        std::mem::take(&mut self.waited)
+    fn take_timings(&mut self) -> Vec<Timing> {
+        let timing = |Finished { arrived, asked, travelled, done }: Finished| {
+            // Where nothing travelled it came at once; where the GPU cannot tell, when it was needed.
+            let came = travelled.map_or(arrived, |travelled| self.gpu.moment_of(&travelled).unwrap_or(done));
+            Timing { arrived, asked, came: came.clamp(arrived, done), done }
+        };
+        std::mem::take(&mut self.finished).into_values().map(timing).collect()
     }
 }

@@ -1,24 +1,37 @@
 //! What a rank tells about itself: times, parameters, recordings.
 
 use super::Rank;
-use crate::comm::Traffic;
+use crate::comm::Timing;
+use crate::engine::agreement::Lap;
 use crate::engine::parameters::Store;
-use crate::engine::phases::{Phase, Phases};
+use crate::engine::phases::{Phase, overlap};
 use crate::engine::profile::Profile;
 use crate::engine::recording::{Quantity, Recording};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::model::LayerId;
 use tch::Tensor;
 
 impl Rank {
-    /// The time spent since the last call of this, by phase, and what travelled: activations, gradients and weights, not
-    /// the few words in which the ranks agree.
-    pub fn lap(&mut self) -> (Phases, Traffic) {
-        let mut traffic = Traffic::default();
-        for group in [&mut self.groups.model, &mut self.groups.data] {
-            traffic += group.take_traffic();
-        }
-        (self.watch.lap(), traffic)
+    /// What this rank alone can tell of the time since the last call of this: where it went and what travelled, which is
+    /// activations, gradients and weights, not the few words in which the ranks agree.
+    ///
+    /// # Errors
+    /// What libtorch reports.
+    pub fn lap(&mut self) -> Result<Lap> {
+        let (phases, computed) = self.watch.lap();
+        let groups = [&mut self.groups.world, &mut self.groups.model, &mut self.groups.data];
+        let [world, model, data] = groups.map(|group| group.take_timings());
+        let under_way = [&world, &model, &data].into_iter().flatten().map(Timing::in_passing).collect();
+        let mut traffic = self.groups.model.take_traffic();
+        traffic += self.groups.data.take_traffic();
+        Ok(Lap {
+            phases,
+            overlapped: overlap(under_way, &computed),
+            traffic,
+            clock: self.clock,
+            squares: self.squares.take()?,
+            visits: self.slots.fill(&world, &model, &data),
+        })
     }
 
     /// The parameters, as they are now.
@@ -49,11 +62,8 @@ impl Rank {
         }
     }
 
-    /// Enters the phase after a collective; what it spent waiting for others counts as waiting.
+    /// Enters the phase after a collective.
     pub(super) fn leave_collective(&mut self, next: Phase) {
-        for group in [&mut self.groups.world, &mut self.groups.model, &mut self.groups.data] {
-            self.watch.waited(group.take_waited());
-        }
         self.watch.enter(next);
     }
 

@@ -40,7 +40,9 @@ impl Rank {
             let gradients = self.groups.data.finish(ticket)?.from_all()?;
             self.leave_collective(Phase::Optimizer);
             let shadow = self.store.shadow(bucket)?;
-            self.optimizer.step(bucket, &self.store.masters[bucket], shadow.as_ref(), &gradients, learning_rate)?;
+            let (masters, ends) = (&self.store.masters[bucket], self.squares.ends(bucket));
+            let squares = self.optimizer.step(bucket, masters, shadow.as_ref(), &gradients, learning_rate, ends)?;
+            self.squares.keep(bucket, squares);
             gathering.push((bucket, self.start_gathering(bucket, Stage::Update)?));
         }
         self.finish_gathering(gathering)?;

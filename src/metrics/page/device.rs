@@ -2,7 +2,6 @@
 
 use super::{Snapshot, escaped, hue, number};
 use crate::engine::phases::Phase;
-use crate::metrics::device::flops_per_example;
 use crate::plan::Plan;
 use std::fmt::Write;
 
@@ -25,7 +24,7 @@ impl Panel {
     pub fn new(plan: &Plan, rank: usize, name: &str) -> Self {
         let (data_rank, model_rank) = (plan.mesh.data_rank(rank), plan.mesh.model_rank(rank));
         let place = format!("rank {rank}: data {data_rank}, model {model_rank}");
-        Self { rank, name: name.to_owned(), place, flops_per_example: flops_per_example(plan, model_rank) }
+        Self { rank, name: name.to_owned(), place, flops_per_example: plan.training_flops(model_rank) as f64 }
     }
 
     /// Its part of the page.
