@@ -14,6 +14,7 @@
 //! * [`waiting`] who waited for whom
 //! * [`profile`] the time of each layer, for benchmarks
 //! * [`recording`] what a rank saw, for comparing runs
+//! * [`traffic`] what a step sends and receives, from the plan alone
 //! * [`worker`] a rank from start to end
 //! * [`session`] the loop
 //! * [`saving`] when a checkpoint is due, and how shards become whole parameters
@@ -34,5 +35,6 @@ pub mod recording;
 pub mod saving;
 pub mod session;
 pub mod table;
+pub mod traffic;
 pub mod waiting;
 pub mod worker;

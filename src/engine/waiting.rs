@@ -6,6 +6,10 @@
 //! group had arrived at the call; the rest is travelling, and counts as exchange or reduction. The last rank is the one
 //! that was waited for. If it came late because it had been waiting itself, the time is counted for it all the same.
 //!
+//! All moments are those of the thread that works for the rank. Where tensors are in the machine's memory, on CPU devices
+//! and simulated GPUs, that thread waits for each call itself; on a GPU it only queues what is to be done and runs ahead, so
+//! that there the times of a step are told whole, at the next thing that the thread waits for.
+//!
 //! Processes of one machine read the same clock. Between machines, moments are compared by how long they are after the
 //! end of the last agreement, which all ranks leave together but for its own latency.
 

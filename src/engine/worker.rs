@@ -176,6 +176,8 @@ impl Worker<'_> {
                 return Ok(agreed.stop);
             }
             total.add(&agreed.outcome);
+            // The accounts are of steps: those of an evaluation are not kept until the next one.
+            self.rank.lap()?;
             self.say(Report::Evaluated(total))?;
         }
         Ok(None)

@@ -2,6 +2,8 @@
 //! device.
 
 use super::table::{commas, table, text};
+use crate::comm::{Operation as Collective, Volume};
+use crate::engine::traffic::{self, Flow};
 use crate::model::LayerId;
 use crate::plan::memory::{Memory, Sizes, of_process, of_rank};
 use crate::plan::{Adjoint, Exchange, Operation, Placement, Plan, Read, Weights};
@@ -135,34 +137,43 @@ pub fn exchange_lines(plan: &Plan) -> Vec<String> {
     plan.exchanges.iter().map(line).collect()
 }
 
+/// The flows of each rank in a step.
+fn flows(plan: &Plan, sizes: Sizes) -> Vec<Vec<Flow>> {
+    let of_rank = |rank| traffic::of_step(plan, rank, sizes.batch_size, sizes.value_bytes);
+    (0..plan.mesh.ranks()).map(of_rank).collect()
+}
+
 fn exchanges(plan: &Plan, sizes: Sizes) -> String {
     if plan.exchanges.is_empty() && plan.mesh.data == 1 {
         return "no exchange: every device computes alone\n".into();
     }
     let mut rows =
         table(&["exchange", "of", "forward", "backward", "sent/step/device", "received/step/device"], &[4, 5]);
-    let examples = sizes.batch_size.div_ceil(plan.mesh.data);
-    let bytes = |values: &dyn Fn(usize) -> (usize, usize)| {
-        let of = |(forward, back): (usize, usize)| ((forward + back) * examples * sizes.value_bytes) as u64;
-        spread((0..plan.mesh.model).map(|rank| of(values(rank))), show_bytes)
+    let flows = flows(plan, sizes);
+    let bytes = |which: &dyn Fn(&Flow) -> bool, of: &dyn Fn(&Volume) -> u64| {
+        let of_rank = |rank: &Vec<Flow>| rank.iter().filter(|flow| which(flow)).map(|flow| of(&flow.volume)).sum();
+        spread(flows.iter().map(of_rank), show_bytes)
     };
-    for exchange in &plan.exchanges {
+    let both = |which: &dyn Fn(&Flow) -> bool| {
+        [bytes(which, &|volume| volume.sent_bytes), bytes(which, &|volume| volume.received_bytes)]
+    };
+    for (id, exchange) in plan.exchanges.iter().enumerate() {
+        let [sent, received] = both(&|flow| flow.exchange == Some(id));
         rows.add_row([
             format!("before {}", plan.model.layers[exchange.reader].name),
             plan.model.activation_name(exchange.source).to_owned(),
             format!("{}{}", operation(exchange), if exchange.in_parts { ", own part first" } else { "" }),
             adjoint(exchange).to_owned(),
-            bytes(&|rank| exchange.values_sent(&plan.model, rank)),
-            bytes(&|rank| exchange.values_received(&plan.model, rank)),
+            sent,
+            received,
         ]);
     }
     if plan.mesh.data > 1 {
-        let parameters = of_rank(plan, 0, sizes).gradients;
-        // Every other rank's shard goes out as a gradient and comes in as weights, or the other way round.
-        let moved = show_bytes(2 * parameters * (plan.mesh.data as u64 - 1) / plan.mesh.data as u64);
-        let row = ["after backward", "gradients", "reduce-scatter", "all-gather of weights", &moved, &moved];
-        rows.add_row(row);
+        let [sent, received] = both(&|flow| flow.exchange.is_none());
+        rows.add_row(["after backward", "gradients", "all-to-all and sum", "all-gather of weights", &sent, &received]);
     }
+    let [sent, received] = both(&|_| true);
+    rows.add_row(["in all", "", "", "", &sent, &received]);
     text(&rows)
 }
 
@@ -193,7 +204,7 @@ pub fn to_json(plan: &Plan, sizes: Sizes) -> Value {
     json!({
         "model": plan.model.name, "mode": plan.mode.name(), "mesh": plan.mesh.to_string(),
         "batch_size": sizes.batch_size, "value_bytes": sizes.value_bytes, "master_bytes": sizes.master_bytes,
-        "layers": layers, "exchanges": exchanges, "memory": memory, "process_bytes": of_process(plan, sizes),
+        "layers": layers, "exchanges": exchanges, "traffic": traffic_json(plan, sizes), "memory": memory, "process_bytes": of_process(plan, sizes),
     })
 }
 
@@ -212,6 +223,24 @@ fn layer_json(plan: &Plan, layer: LayerId) -> Value {
         "parameters_per_model_rank": parameters,
         "multiply_accumulates_per_example_per_model_rank": macs,
     })
+}
+
+/// What each device sends and receives in a step.
+fn traffic_json(plan: &Plan, sizes: Sizes) -> Value {
+    let device = |(rank, flows): (usize, Vec<Flow>)| {
+        let traffic = traffic::total(&flows);
+        let operations: Vec<Value> = Collective::ALL
+            .into_iter()
+            .filter(|&operation| traffic.of(operation) != Volume::default())
+            .map(|operation| {
+                let Volume { sent_bytes, received_bytes } = traffic.of(operation);
+                json!({ "operation": operation.name(), "sent_bytes": sent_bytes, "received_bytes": received_bytes })
+            })
+            .collect();
+        json!({ "device": rank, "sent_bytes": traffic.sent_bytes(), "received_bytes": traffic.received_bytes(),
+                "operations": operations })
+    };
+    flows(plan, sizes).into_iter().enumerate().map(device).collect()
 }
 
 fn exchange_json(plan: &Plan, exchange: &Exchange) -> Value {

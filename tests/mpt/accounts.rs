@@ -1,9 +1,10 @@
 //! Where the time of a step goes, what the ranks wait for, and how long the gradients are: the same on every split.
 
-use crate::command_line::{output, stderr, tiny};
+use crate::command_line::{output, stderr, stdout, tiny};
 use crate::resume::text;
 use mpt::engine::phases::Phase;
 use mpt::engine::session::{Job, Ranks, run};
+use mpt::engine::traffic::{self, of_step};
 use mpt::events::{Bottleneck, Bound, Event, Step};
 use mpt::launch::control::Control;
 use mpt::recipe::{Layered, Recipe};
@@ -101,6 +102,61 @@ fn a_gradient_that_is_not_finite_has_such_a_norm() {
     let settings = ["train.precision=fp32", "optimizer.learning_rate=1e30", "parallel.mesh=1x2"];
     let found = norms(job("tiny", &settings));
     assert!(found[0].0.is_finite() && !found[2].0.is_finite(), "{found:?}");
+}
+
+/// Counted are the plan's bytes, in each operation, also in a last batch that leaves ranks with unequal shares of it, or
+/// with none.
+#[test]
+fn counted_bytes_are_the_plans() {
+    for model in ["tiny", "tiny-residual", "tiny-concat"] {
+        for mesh in ["1x1", "1x2", "1x3", "2x1", "3x1", "2x2", "3x2"] {
+            for (precision, value_bytes) in [("fp64", 8), ("bf16", 2)] {
+                let settings = [format!("parallel.mesh={mesh}"), format!("train.precision={precision}")];
+                let sizes = ["data.train_examples=18", "data.test_examples=2"];
+                let all: Vec<&str> = settings.iter().map(String::as_str).chain(sizes).collect();
+                let events = events(job(model, &all));
+                let Event::Started(started) = &events[0] else { panic!("{:?}", events[0]) };
+                assert_eq!(started.precision, precision);
+                let steps = steps(&events);
+                assert_eq!(steps.iter().map(|step| step.outcome.examples).collect::<Vec<_>>(), [8, 8, 2]);
+                for step in steps {
+                    for (rank, own) in step.ranks.iter().enumerate() {
+                        let examples = step.outcome.examples as usize;
+                        let expected = traffic::total(&of_step(&started.plan, rank, examples, value_bytes));
+                        assert_eq!(own.traffic, expected, "{model} on {mesh}, {precision}, rank {rank}");
+                        assert!(started.plan.mesh.ranks() == 1 || expected.sent_bytes() > 0);
+                        assert!(own.loader_wait <= own.phases.get(Phase::Data) && step.time > Duration::ZERO);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What `mpt plan` prints is what processes on simulated GPUs count.
+#[test]
+fn a_rehearsal_counts_what_the_plan_prints() {
+    let dir = tempfile::tempdir().unwrap();
+    for (mesh, ranks) in [("2x2", "4"), ("1x3", "3")] {
+        let run = dir.path().join(mesh);
+        let common = ["--gpus", ranks, "--mesh", mesh, "--precision", "fp32"];
+        let model = ["plan", "--json", "--model", "tiny", "--batch-size", "8"];
+        let planned = output(&[&model[..], &common].concat());
+        assert_eq!(planned.status.code(), Some(0), "{}", stderr(&planned));
+        let planned: Value = serde_json::from_str(&stdout(&planned)).unwrap();
+        let mut arguments = tiny(&[&common[..], &["--steps", "2", "--run-dir", text(&run)]].concat());
+        arguments[0] = "rehearse";
+        let done = output(&arguments);
+        assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+        let (planned, counted) = (planned["traffic"].as_array().unwrap(), devices(&run, 2));
+        assert_eq!((planned.len(), planned.len().to_string().as_str()), (counted.len(), ranks));
+        for (planned, counted) in planned.iter().zip(&counted) {
+            for bytes in ["sent_bytes", "received_bytes"] {
+                assert!(planned[bytes].as_u64() > Some(0));
+                assert_eq!(planned[bytes], counted[bytes], "{mesh}");
+            }
+        }
+    }
 }
 
 /// The time that a rank is late in each step.
