@@ -73,6 +73,15 @@ def mpirun_on_one_host(trial: Trial) -> str:
     return on_one_host(trial, mpirun)
 
 
+def mpiexec_on_one_host(trial: Trial) -> str:
+    """mpiexec of MPICH starts two ranks"""
+    in_one_process(trial, "threads", TWO, 2)
+    trial.run("ranks", ["mpiexec.hydra", "-n", "2", *training(trial, "rehearse", "ranks", TWO)])
+    told = same(trial.folder / "ranks", trial.folder / "threads")
+    trial.nothing_is_left()
+    return f"{told}\n{trial.line('ranks', 'started by')}"
+
+
 def torchrun_on_two_hosts(trial: Trial) -> str:
     """torchrun on two hosts, an agent and two ranks on each"""
     in_one_process(trial, "threads", FOUR, 4)
@@ -146,13 +155,31 @@ def rank_that_fails(trial: Trial) -> str:
     return f"in torchrun's own report: {trial.line('torchrun', 'traceback : mpt: ')}"
 
 
+def by_hand(trial: Trial, rank: int, size: int, command: Sequence[str]) -> None:
+    """Starts a rank by torch's names, which nobody watches."""
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": PORT}
+    trial.start(f"rank-{rank}", command, {name: str(value) for name, value in names.items()})
+
+
+def rank_that_is_killed(trial: Trial) -> str:
+    """of two ranks that nobody watches, one is killed with SIGKILL"""
+    command = training(trial, "rehearse", "run", TWO, number=1_000_000)
+    for rank in (0, 1):
+        by_hand(trial, rank, 2, [*command, "--set", f"parallel.timeout={TIMEOUT_SECONDS}s"])
+    trial.wait_until("three steps", lambda: len(steps(trial.folder / "run")) >= 3)
+    trial.running["rank-1"].kill()
+    killed = time.monotonic()
+    trial.ends_with("rank-0", 1)
+    seconds = time.monotonic() - killed
+    trial.nothing_is_left()
+    return f"the other ended {seconds:.0f} s later\n{trial.line('rank-0', 'mpt: ')}"
+
+
 def rank_that_does_not_come(trial: Trial) -> str:
     """of three ranks, one is never started"""
+    command = training(trial, "rehearse", "run", ("--mode", "data-parallel"))
     for rank in (0, 2):
-        more = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1"}
-        command = training(trial, "rehearse", "run", ("--mode", "data-parallel"))
-        command += ["--set", f"parallel.meeting={TIMEOUT_SECONDS}s"]
-        trial.start(f"rank-{rank}", command, {**more, "MASTER_PORT": str(PORT)})
+        by_hand(trial, rank, 3, [*command, "--set", f"parallel.meeting={TIMEOUT_SECONDS}s"])
     for rank in (0, 2):
         trial.ends_with(f"rank-{rank}", 1)
     trial.nothing_is_left()
@@ -162,9 +189,11 @@ def rank_that_does_not_come(trial: Trial) -> str:
 CASES: tuple[Callable[[Trial], str], ...] = (
     torchrun_on_one_host,
     mpirun_on_one_host,
+    mpiexec_on_one_host,
     torchrun_on_two_hosts,
     host_that_is_cut_off,
     ranks_that_differ,
     rank_that_fails,
+    rank_that_is_killed,
     rank_that_does_not_come,
 )

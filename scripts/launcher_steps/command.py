@@ -23,11 +23,11 @@ from .trial import Trial
 USAGE = f"""\
 Usage: scripts/try-launchers [CASE ...]
 
-torchrun of PyTorch {PYTORCH.version} and mpirun of Open MPI start ranks of mpt on simulated GPUs,
-on this machine and on hosts made of network namespaces, one of which is cut off. Their
+torchrun of PyTorch {PYTORCH.version}, mpirun of Open MPI and mpiexec of MPICH start ranks of mpt on
+simulated GPUs, on this machine and on hosts made of network namespaces, one of which is cut off. Their
 losses and weights are those of one process, bit for bit; what goes wrong is told in a
 sentence, and nothing is left running. Needs root, for the namespaces. The first call
-installs PyTorch in the cache, and Open MPI by apt-get.
+installs PyTorch in the cache, and the others by apt-get.
 
 Cases: {", ".join(case.__name__ for case in CASES)}
 """

@@ -1,4 +1,4 @@
-"""What Debian has of what is tried: Open MPI, and the tools of network namespaces."""
+"""What Debian has of what is tried: Open MPI, MPICH, and the tools of network namespaces."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import shutil
 from setup_steps.children import Children
 from setup_steps.console import SetupError
 
-# Program and package. Debian gives Open MPI's mpirun this name beside that of other kinds. The version is that of the
-# distribution, which pins it.
-NEEDED = {"mpirun.openmpi": "openmpi-bin", "ip": "iproute2", "unshare": "util-linux"}
+# Program and package. Debian gives Open MPI's mpirun and MPICH's mpiexec these names beside the ones that they share.
+# The versions are those of the distribution, which pins them.
+NEEDED = {"mpirun.openmpi": "openmpi-bin", "mpiexec.hydra": "mpich", "ip": "iproute2", "unshare": "util-linux"}
 
 
 def bring(children: Children) -> None:

@@ -177,12 +177,10 @@ mod tests {
         let ended = watched(rank(1, 3, first.port(), LONG), LONG);
         let _silent = rank(2, 3, first.port(), LONG);
         drop(ended);
-        let (_first, errors) = watched(first, SHORT);
-        let message = errors.recv().unwrap().to_string();
-        assert!(
-            message.starts_with("rank 2 (") && message.contains(") has not been heard of for 400ms: "),
-            "{message}"
-        );
+        let mut watch = Watch::new(Arc::new(first), Duration::ZERO).unwrap();
+        watch.beat().unwrap();
+        let message = watch.check_silence().unwrap_err().to_string();
+        assert!(message.starts_with("rank 2 (") && message.contains(") has not been heard of for 0ns: "), "{message}");
     }
 
     #[test]
