@@ -97,7 +97,7 @@ fn unlike(gpus: &[Facts]) -> Option<Problem> {
     let other = gpus.iter().find(|found| found.gpu.name != first.gpu.name)?;
     let what =
         format!("the GPUs differ ({} and {}), and the slowest sets the pace of all", first.gpu.name, other.gpu.name);
-    let advice = "choose equal ones with CUDA_VISIBLE_DEVICES, and set CUDA_DEVICE_ORDER=PCI_BUS_ID so that they are \
+    let advice = "choose equal ones with --devices, and set CUDA_DEVICE_ORDER=PCI_BUS_ID so that they are \
                   numbered as nvidia-smi does";
     Some(Problem::new(TOPIC, what, advice))
 }

@@ -188,7 +188,7 @@ fn few_lanes_old_generations_and_unlike_gpus_are_told() {
     expect_one(&built, "gpus", "GPU 1 has 4 of the 16 PCIe lanes", "widest slots");
     built.file("sys/devices/pci0000:60/0000:60:03.1/0000:61:00.0/current_link_width", "16\n");
     built.driver().gpus[1].name = "NVIDIA T4".to_owned();
-    expect_one(&built, "gpus", "the GPUs differ (NVIDIA RTX A5000 and NVIDIA T4)", "CUDA_VISIBLE_DEVICES");
+    expect_one(&built, "gpus", "the GPUs differ (NVIDIA RTX A5000 and NVIDIA T4)", "--devices");
     for gpu in &mut built.driver().gpus {
         gpu.name = "Tesla V100".to_owned();
         gpu.compute_capability = (7, 0);

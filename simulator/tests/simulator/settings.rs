@@ -47,6 +47,29 @@ fn a_process_sees_the_devices_that_it_is_shown_in_that_order() {
 }
 
 #[test]
+fn devices_reach_each_other_over_a_link_without_atomic_operations() {
+    use cudarc::driver::sys::CUdevice_P2PAttribute::*;
+    use cudarc::driver::sys::{CUresult, cuDeviceCanAccessPeer, cuDeviceGetP2PAttribute};
+    if rank().is_some() {
+        cudarc::driver::result::init().unwrap();
+        let told = |attribute, peer| {
+            let mut value = -1;
+            // SAFETY: the driver writes one number to the place given.
+            (unsafe { cuDeviceGetP2PAttribute(&mut value, attribute, 0, peer) }, value)
+        };
+        assert_eq!(told(CU_DEVICE_P2P_ATTRIBUTE_ACCESS_SUPPORTED, 1), (CUresult::CUDA_SUCCESS, 1));
+        assert_eq!(told(CU_DEVICE_P2P_ATTRIBUTE_NATIVE_ATOMIC_SUPPORTED, 1), (CUresult::CUDA_SUCCESS, 0));
+        assert_eq!(told(CU_DEVICE_P2P_ATTRIBUTE_ACCESS_SUPPORTED, 0).0, CUresult::CUDA_ERROR_INVALID_DEVICE);
+        assert_eq!(told(CU_DEVICE_P2P_ATTRIBUTE_ACCESS_SUPPORTED, 2).0, CUresult::CUDA_ERROR_INVALID_DEVICE);
+        let mut can = -1;
+        // SAFETY: as above.
+        assert_eq!((unsafe { cuDeviceCanAccessPeer(&mut can, 1, 0) }, can), (CUresult::CUDA_SUCCESS, 1));
+        return;
+    }
+    World::new(this_test!(), 1).succeeds();
+}
+
+#[test]
 fn the_trace_has_a_line_for_each_call() {
     if let Some(rank) = rank() {
         let program = Program::new(rank, 2);
