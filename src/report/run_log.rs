@@ -13,7 +13,7 @@ use super::console;
 use super::line::Line;
 use crate::checkpoint::Position;
 use crate::error::{Error, Result};
-use crate::events::Event;
+use crate::events::{Bottleneck, Event};
 use appender::Appender;
 use background::Background;
 use lines::Kept;
@@ -47,6 +47,8 @@ pub struct RunLog {
     writer: Background<Entry>,
     /// The steps done.
     step: u64,
+    /// What bounded the epoch that is about to be told of.
+    bottleneck: Option<Bottleneck>,
     /// Lines that the disk was too slow for.
     left_out: u64,
     /// Lines that the disk had no room for.
@@ -125,7 +127,15 @@ impl RunLog {
         let counter = Arc::clone(&missing);
         let mut record = Record::new(folder.to_owned(), CURVES, metrics, events, kept.epochs, counter);
         let writer = Background::start("run log", MOST_WAITING, move |entry| record.take(entry))?;
-        Ok(Self { folder: folder.to_owned(), devices: devices.to_vec(), writer, step, left_out: 0, missing })
+        Ok(Self {
+            folder: folder.to_owned(),
+            devices: devices.to_vec(),
+            writer,
+            step,
+            bottleneck: None,
+            left_out: 0,
+            missing,
+        })
     }
 
     fn write_recipe(folder: &Path, recipe: &str) -> io::Result<()> {
@@ -149,8 +159,11 @@ impl RunLog {
                     self.leave_out();
                 }
             }
+            Event::Bottleneck(bottleneck) => self.bottleneck = Some(bottleneck.clone()),
             Event::Epoch(epoch) => {
-                self.writer.insist(Entry::Line(lines::epoch(epoch, self.step)));
+                // Of this epoch only: one that has nothing left but its evaluation has none.
+                let bottleneck = self.bottleneck.take().filter(|found| found.epoch == epoch.epoch);
+                self.writer.insist(Entry::Line(lines::epoch(epoch, self.step, bottleneck.as_ref())));
             }
             // A resumed run needs the lines before its checkpoint.
             Event::Saved(_) => {

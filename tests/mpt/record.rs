@@ -53,6 +53,7 @@ fn a_line_has_every_field() {
         "reduce_seconds",
         "optimizer_seconds",
         "overlapped_seconds",
+        "awaited_seconds",
         "loader_wait_seconds",
         "sent_bytes",
         "received_bytes",
@@ -68,10 +69,20 @@ fn a_line_has_every_field() {
         "test_accuracy",
         "examples_per_second",
         "seconds",
+        "bottleneck",
         "time",
     ];
     assert_eq!(keys(&lines[2]), epoch);
     assert_eq!(lines[2]["step"], 2);
+    let norms = lines[0]["layer_gradient_norms"].as_object().unwrap();
+    let whole = norms.values().map(|norm| norm.as_f64().unwrap().powi(2)).sum::<f64>().sqrt();
+    let told = lines[0]["gradient_norm"].as_f64().unwrap();
+    assert!(whole > 0.0 && (whole / told - 1.0).abs() < 1e-9, "{norms:?} are parts of {told}");
+    assert_eq!(norms.keys().next().unwrap(), "conv1", "in the model's order");
+    let bottleneck = &lines[2]["bottleneck"];
+    let shares =
+        ["data_share", "compute_share", "link_share", "wait_share"].map(|key| bottleneck[key].as_f64().unwrap());
+    assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-6 && bottleneck["bound"].is_string(), "{bottleneck}");
     assert!(lines[0]["time"].as_f64() > Some(1.7e9) && lines[0]["time"].as_f64() <= lines[1]["time"].as_f64());
     assert_eq!(event_files(&run).len(), 1);
 }

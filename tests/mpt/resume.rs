@@ -22,7 +22,7 @@ pub fn numbers(run: &Path) -> Vec<Value> {
     let record = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let lines = record.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let timeless = lines.map(|mut line| {
-        for time in ["seconds", "examples_per_second", "devices", "time", "loader_queue"] {
+        for time in ["seconds", "examples_per_second", "devices", "time", "loader_queue", "bottleneck"] {
             line.as_object_mut().unwrap().remove(time);
         }
         line

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::Position;
 use crate::engine::phases::Phase;
-use crate::events::{Epoch, RankStep, Step};
+use crate::events::{Bottleneck, Epoch, RankStep, Shares, Step};
 use crate::report::epochs;
 use serde_json::{Map, Value, json};
 use std::io::{self, BufRead, BufReader, Read};
@@ -32,6 +32,8 @@ fn rank_step(device: &str, own: &RankStep, seconds: f64) -> Value {
     }
     // Hidden behind compute: no part of the phases.
     line["overlapped_seconds"] = own.overlapped.as_secs_f64().into();
+    // How long the others waited for it, added up.
+    line["awaited_seconds"] = own.awaited.as_secs_f64().into();
     // A part of data_seconds.
     line["loader_wait_seconds"] = own.loader_wait.as_secs_f64().into();
     line["sent_bytes"] = own.traffic.sent_bytes().into();
@@ -39,14 +41,22 @@ fn rank_step(device: &str, own: &RankStep, seconds: f64) -> Value {
     line
 }
 
-/// The line of an epoch that ended after `step` steps of the run.
-pub fn epoch(epoch: &Epoch, step: u64) -> Value {
+/// The line of an epoch that ended after `step` steps of the run, and what bounded its training.
+pub fn epoch(epoch: &Epoch, step: u64, bottleneck: Option<&Bottleneck>) -> Value {
     let seconds = epoch.train_time.as_secs_f64();
     json!({
         "kind": "epoch", "epoch": epoch.epoch, "step": step,
         "train_loss": epoch.train.loss(), "train_accuracy": epoch.train.accuracy(),
         "test_loss": epoch.test.map(|test| test.loss()), "test_accuracy": epoch.test.map(|test| test.accuracy()),
-        "examples_per_second": rate(epoch.train.examples, seconds), "seconds": seconds, "time": now(),
+        "examples_per_second": rate(epoch.train.examples, seconds), "seconds": seconds, "bottleneck": bottleneck.map(bound), "time": now(),
+    })
+}
+
+fn bound(bottleneck: &Bottleneck) -> Value {
+    let Shares { data, compute, link, waiting } = bottleneck.shares;
+    json!({
+        "bound": bottleneck.bound.name(),
+        "data_share": data, "compute_share": compute, "link_share": link, "wait_share": waiting,
     })
 }
 
