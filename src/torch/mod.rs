@@ -291,6 +291,8 @@ fn update_by(target: &Updated, gradients: &[Tensor], rule: UpdateRule, ends: &[i
 
 /// Sets how many threads libtorch uses for an operation called from this thread. (OpenMP keeps the number per thread.)
 pub fn set_threads(threads: usize) {
+    // The first question of a thread gives it the number that any thread has set last: so it comes before the own number.
+    let _ = tch::get_num_threads();
     tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
 }
 
@@ -304,6 +306,25 @@ mod tests {
         assert_eq!(channels_last(&image).unwrap().stride(), [35, 1, 7, 1]);
         let colours = Tensor::ones([2, 3, 5, 7], (Kind::Float, Device::Cpu));
         assert_eq!(channels_last(&colours).unwrap().stride(), [105, 1, 21, 3]);
+    }
+
+    #[test]
+    fn a_thread_keeps_its_number_of_threads_whatever_others_ask_for() {
+        let (asked, go_on) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| {
+                set_threads(1);
+                asked.wait();
+                go_on.wait();
+                tch::get_num_threads()
+            });
+            scope.spawn(|| {
+                asked.wait();
+                set_threads(3);
+                go_on.wait();
+            });
+            assert_eq!(first.join().unwrap(), 1);
+        });
     }
 
     #[test]
