@@ -23,8 +23,11 @@ impl Listeners {
         Self { progress, log, endpoint }
     }
 
-    /// Tells all of them what happened.
+    /// Tells all of them what happened. The endpoint first: whoever reads what progress says finds it there already.
     pub fn hear(&mut self, event: &Event) {
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.hear(event);
+        }
         match (&mut self.progress, event) {
             (Some(progress), _) => progress.event(event),
             (None, Event::NotSaved { step, problem }) => console::say(not_saved(*step, problem)),
@@ -32,9 +35,6 @@ impl Listeners {
         }
         if let Some(log) = &mut self.log {
             log.event(event);
-        }
-        if let Some(endpoint) = &self.endpoint {
-            endpoint.hear(event);
         }
     }
 }

@@ -1,11 +1,11 @@
 //! What started this process: the launchers that mpt knows, each by the variables that it sets. One function each gives
 //! one [`Described`], and nothing else of mpt reads these variables.
 //!
-//! * [`variables`] reading them, with one sentence for whatever is missing or contradicts itself
-//! * [`torch`] torchrun, mpt's own supervisor, and torch's names set by hand
-//! * [`mpi`] mpirun of Open MPI, mpiexec of MPICH and its kin
-//! * [`slurm`] srun
-//! * [`kubeflow`] PyTorchJob and TrainJob
+//! * `variables` reading them, with one sentence for whatever is missing or contradicts itself
+//! * `torch` torchrun, mpt's own supervisor, and torch's names set by hand
+//! * `mpi` mpirun of Open MPI, mpiexec of MPICH and its kin
+//! * `slurm` srun
+//! * `kubeflow` PyTorchJob and TrainJob
 
 mod kubeflow;
 mod mpi;
