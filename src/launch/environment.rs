@@ -44,8 +44,17 @@ pub fn suit_training() {
 
 /// The most memory that this process has held since it began, in bytes; `None` where the system does not tell.
 pub fn most_memory() -> Option<u64> {
+    memory_by("VmHWM:")
+}
+
+/// The memory that this process holds, in bytes; `None` where the system does not tell.
+pub fn memory() -> Option<u64> {
+    memory_by("VmRSS:")
+}
+
+fn memory_by(name: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(1024 * kibibytes)
 }

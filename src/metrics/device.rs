@@ -18,6 +18,7 @@ pub struct DeviceSeries {
     examples: IntCounter,
     examples_per_second: Gauge,
     flops_per_second: Gauge,
+    memory: Gauge,
     /// What an example costs it: forward and backward.
     flops_per_example: f64,
     phases: [Counter; Phase::ALL.len()],
@@ -56,7 +57,8 @@ impl DeviceSeries {
         )?;
         let memory = series.gauges(
             "device_memory_bytes",
-            "Memory in use on the device; not a number where it cannot be told apart from that of other devices.",
+            "Memory in use on the device: of one CPU device what the process holds. Not a number where there are several, \
+             which hold it together, and on GPUs.",
             &["device"],
         )?;
         let phases = series.times(
@@ -81,12 +83,12 @@ impl DeviceSeries {
                 gauge.set(f64::NAN);
                 gauge
             };
-            unknown(memory.with_label_values(&[device]));
             Self {
                 rank,
                 examples: examples.with_label_values(&[device]),
                 examples_per_second: unknown(rates.with_label_values(&[device])),
                 flops_per_second: unknown(flops.with_label_values(&[device])),
+                memory: unknown(memory.with_label_values(&[device])),
                 flops_per_example: watched.plan.training_flops(model_rank) as f64,
                 phases: Phase::ALL.map(|phase| phases.with_label_values(&[device, phase.name()])),
                 overlapped: phases.with_label_values(&[device, OVERLAPPED]),
@@ -111,8 +113,9 @@ impl DeviceSeries {
         }
     }
 
-    /// Shows its rate.
-    pub fn show(&self, examples_per_second: f64) {
+    /// Shows its rate, and the bytes in use on it where they are known.
+    pub fn show(&self, examples_per_second: f64, memory: Option<u64>) {
+        self.memory.set(memory.map_or(f64::NAN, |bytes| bytes as f64));
         self.examples_per_second.set(examples_per_second);
         self.flops_per_second.set(examples_per_second * self.flops_per_example);
     }

@@ -17,6 +17,7 @@ fn watched(job: &Job, devices: &[&str]) -> Watched {
         shown: 0..devices.len(),
         precision: "fp64",
         loader: Arc::clone(&job.loaded),
+        memory: || None,
     }
 }
 

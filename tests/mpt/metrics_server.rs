@@ -208,6 +208,10 @@ fn scraped(command: &str, more: &[&str]) -> Scrape {
 fn a_variable_opens_the_endpoint_and_any_free_port_is_said() {
     let scrape = scraped("train", &[]);
     assert!(scrape.value("mpt_examples_total", &[("device", "cpu:0")]) >= 8.0);
+    // One device has the process to itself.
+    let held = ["mpt_device_memory_bytes", "process_resident_memory_bytes"];
+    let held = [scrape.value(held[0], &[("device", "cpu:0")]), scrape.value(held[1], &[])];
+    assert!(held[0] > 1e7 && (held[0] / held[1] - 1.0).abs() < 0.2, "{held:?}");
 }
 
 /// One process per GPU: that of the first rank shows the devices of all.
