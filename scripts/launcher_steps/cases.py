@@ -11,7 +11,7 @@ from .sockets import listening
 from .trial import Trial, Wrong, same, steps
 
 PORT = 29_471
-# What a rank waits for a collective, and a rank that is cut off for a sign of life; mpt adds 5 s to the latter.
+# What a rank waits for a collective, and a rank that is cut off for a sign of life; mpt adds 12 s to the latter.
 TIMEOUT_SECONDS = 5
 SETTINGS = {
     "model.name": "tiny",

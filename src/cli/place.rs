@@ -3,15 +3,18 @@
 
 use super::declaration::declaration;
 use super::options::{Devices, Where, set};
+use crate::comm::Groups;
 use crate::comm::nccl::gpu::Gpu;
 use crate::comm::nccl::library;
-use crate::engine::job::threads;
-use crate::engine::session::{Job, Ranks};
+use crate::engine::job;
+use crate::engine::session::Job;
 use crate::error::{Error, Result};
+use crate::launch::board::Board;
 use crate::launch::heartbeat::Heartbeat;
 use crate::launch::launchers::{Described, Launcher};
+use crate::launch::watchdog::council;
 use crate::launch::world::World;
-use crate::launch::{agreement, meeting};
+use crate::launch::{agreement, meeting, threads};
 use crate::plan::Mesh;
 use crate::recipe::settings::ParallelSettings;
 use crate::recipe::{Layered, Precision, Recipe};
@@ -204,18 +207,35 @@ impl Place {
         let Self::Rank(devices, world, gpu) = self else { return };
         job.assignment.settings.device = devices.tensors(*gpu);
         job.devices = (0..world.who.size).map(|rank| devices.name(rank)).collect();
-        job.assignment.threads = threads(recipe, world.who.local_size);
+        job.assignment.threads = job::threads(recipe, world.who.local_size);
         job.assignment.on_step = library::step_marker();
     }
 
-    /// The ranks of this process, in their groups.
+    /// The ranks of this process, each in its groups.
     ///
     /// # Errors
     /// The GPU cannot be used, or the other ranks did not come within the limit.
-    pub fn ranks(&self, mesh: Mesh, limit: Duration) -> Result<Ranks> {
-        let Self::Rank(_, world, gpu) = self else { return Ok(Ranks::All) };
+    pub fn groups(&self, mesh: Mesh, limit: Duration) -> Result<Vec<(usize, Groups)>> {
+        let Self::Rank(_, world, gpu) = self else {
+            return Ok(threads::groups(mesh).into_iter().enumerate().collect());
+        };
         let gpu = Gpu::new(*gpu)?;
-        Ok(Ranks::One(world.who.rank, meeting::groups(world, mesh, &gpu, limit)?))
+        Ok(vec![(world.who.rank, meeting::groups(world, mesh, &gpu, limit)?)])
+    }
+
+    /// The only rank that is in this process; `None`: all are.
+    pub fn only(&self) -> Option<usize> {
+        if let Self::Rank(_, world, _) = self { Some(world.who.rank) } else { None }
+    }
+
+    /// Where the ranks are processes, this one's ways to tell the others that the run does not go on: one to listen, one
+    /// to speak.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub fn boards(&self) -> Result<Option<[Board; 2]>> {
+        let Self::Rank(_, world, _) = self else { return Ok(None) };
+        Ok(Some([world.board(council::LISTENING)?, world.board(council::SPEAKING)?]))
     }
 }
 

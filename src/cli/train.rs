@@ -7,11 +7,13 @@ use super::place::Place;
 use super::resume::Resume;
 use crate::engine::job::plan_of;
 use crate::engine::saving::Saving;
-use crate::engine::session::{Job, run};
+use crate::engine::session::{Grouped, Job, Ranks, run};
 use crate::engine::worker::Assignment;
 use crate::error::Result;
 use crate::events::{StopReason, Summary};
 use crate::launch::control::Control;
+use crate::launch::watchdog::{Watch, Watchdog};
+use crate::launch::word::{Word, tell};
 use crate::launch::{environment, launchers, supervisor};
 use crate::metrics::server::Port;
 use crate::model::shipped;
@@ -156,6 +158,9 @@ impl Train {
             log = self.run_log(&recipe, &layered.to_toml(), &job, resume.as_ref())?;
             Ok(log.as_ref().map(|log| log.folder().to_owned()))
         })?;
+        if place.speaks() {
+            tell(&Word::RunFolder(run_folder.clone()));
+        }
         job.saving = run_folder.as_deref().and_then(|folder| Saving::new(&recipe, folder));
         if !self.quiet {
             let recipe = Line::new("recipe", "the effective recipe").with("recipe", layered.to_json());
@@ -166,10 +171,14 @@ impl Train {
         job.assignment.control.catch_signals()?;
         let what = description(&recipe, &job.assignment.plan);
         let _heartbeat = place.heartbeat(&recipe.parallel)?;
-        let ranks = place.ranks(job.assignment.plan.mesh, recipe.parallel.timeout)?;
+        let (mesh, limit) = (job.assignment.plan.mesh, recipe.parallel.timeout);
+        let watch = Watch { limit, folder: run_folder.clone(), exits: true };
+        let (groups, watchdog) = Watchdog::over(place.groups(mesh, limit)?, mesh, watch, place.boards()?)?;
+        let ranks = Ranks::Grouped(Grouped { only: place.only(), groups, interrupts: watchdog.interrupts() });
         let endpoint = port.map(|port| Endpoint::open(port, &recipe, &job, place, self.quiet)).transpose()?;
         let mut listeners = Listeners::new(begin, self.quiet, log, endpoint);
-        let summary = run(job, ranks, &mut |event| listeners.hear(event))?;
+        let ended = run(job, ranks, &mut |event| listeners.hear(event));
+        let summary = ended.map_err(|error| watchdog.conclude(error))?;
         if let Some(bytes) = environment::most_memory().filter(|_| !self.quiet) {
             console::say(Line::new("memory", format!("memory: {} at most", show_bytes(bytes))).with("bytes", bytes));
         }

@@ -1,6 +1,7 @@
 //! What a collective call is, so that two ranks can find out that theirs are not the same.
 
 use super::request::Request;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 use tch::Kind;
@@ -15,7 +16,8 @@ pub struct Call {
 }
 
 /// The part of a step in which a call is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Stage {
     /// Before the first step.
     Begin,
@@ -41,7 +43,8 @@ impl Call {
 }
 
 /// The operation of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Operation {
     /// See [`super::Collective::all_gather`].
     AllGather,

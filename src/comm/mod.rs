@@ -6,10 +6,12 @@
 //! * [`timing`] when a rank did what in a call
 //! * [`local`] ranks are threads of one process; tensors pass through shared memory
 //! * [`nccl`] ranks are processes with a GPU each; tensors travel by NCCL
+//! * [`recorder`] each rank's last calls, on any transport
 
 pub mod call;
 pub mod local;
 pub mod nccl;
+pub mod recorder;
 pub mod request;
 pub mod timing;
 pub mod traffic;
@@ -19,6 +21,7 @@ pub use request::{Arrived, Form, Request, Ticket};
 pub use timing::Timing;
 pub use traffic::{Traffic, Volume};
 
+use self::recorder::Probe;
 use crate::error::Result;
 use tch::Tensor;
 
@@ -51,6 +54,12 @@ pub trait Collective: Send {
     /// # Errors
     /// The ranks' calls are not alike, something came of another shape than expected, or a rank has gone.
     fn finish(&mut self, ticket: Ticket) -> Result<Arrived>;
+
+    /// What tells from any thread whether a call that was started has travelled, where the end of it does not wait for
+    /// that.
+    fn probe(&self, _ticket: &Ticket) -> Option<Probe> {
+        None
+    }
 
     /// A buffer for what all ranks of the group hold alike, made from what each puts in, of one shape: the same memory
     /// on every rank where the transport has that, else the own tensor. Its values are not meant to be read before

@@ -14,9 +14,9 @@ use crate::events::{Bottleneck, DeviceTime, Epoch, Event, Saved, Started, Step, 
 use crate::launch::threads::{self, Crew};
 use crate::layers::Outcome;
 use crate::model::Kind;
-use crate::plan::Plan;
+use crate::plan::{Mesh, Plan};
 use crate::recipe::Precision;
-use crossbeam::channel::{Sender, unbounded};
+use crossbeam::channel::{Receiver, Sender, never, unbounded};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -57,12 +57,34 @@ pub fn masks(plan: &Plan) -> Vec<MaskSpec> {
         .collect()
 }
 
-/// The ranks of a run that are in this process.
+/// The ranks of a run that are in this process, a thread each.
 pub enum Ranks {
-    /// All of them, one thread each.
+    /// All of them, over shared memory.
     All,
-    /// One of them; the others are processes of their own, which do the same.
-    One(usize, Groups),
+    /// Those that were put in their groups elsewhere.
+    Grouped(Grouped),
+}
+
+/// Ranks in their groups.
+pub struct Grouped {
+    /// The only one, where the others are processes of their own, which do the same; `None`: all are here.
+    pub only: Option<usize>,
+    /// Each rank with its groups.
+    pub groups: Vec<(usize, Groups)>,
+    /// What ends the run from without.
+    pub interrupts: Receiver<Error>,
+}
+
+impl Ranks {
+    fn grouped(self, mesh: Mesh) -> Grouped {
+        match self {
+            Self::All => {
+                let groups = threads::groups(mesh).into_iter().enumerate().collect();
+                Grouped { only: None, groups, interrupts: never() }
+            }
+            Self::Grouped(grouped) => grouped,
+        }
+    }
 }
 
 /// Runs the ranks of a job that are in this process, and tells `listen` what happens.
@@ -71,10 +93,7 @@ pub enum Ranks {
 /// The error of the rank that ended the run.
 pub fn run(job: Job, ranks: Ranks, listen: &mut dyn FnMut(&Event)) -> Result<Summary> {
     let assignment = job.assignment.clone();
-    let (only, groups) = match ranks {
-        Ranks::All => (None, threads::groups(assignment.plan.mesh).into_iter().enumerate().collect()),
-        Ranks::One(rank, groups) => (Some(rank), vec![(rank, groups)]),
-    };
+    let Grouped { only, groups, interrupts } = ranks.grouped(assignment.plan.mesh);
     let (mut senders, mut seats) = (Vec::new(), Vec::new());
     for (rank, groups) in groups {
         let (sender, orders) = unbounded();
@@ -83,6 +102,7 @@ pub fn run(job: Job, ranks: Ranks, listen: &mut dyn FnMut(&Event)) -> Result<Sum
     }
     let orders = senders;
     let crew = threads::start_some(seats, move |rank, seat, reporter| work(&assignment, rank, seat, reporter))?;
+    let crew = crew.interrupted_by(interrupts);
     let position = job.assignment.begin.as_ref().map(|checkpoint| checkpoint.state.position);
     let saved = position.map(|position| position.step);
     let position = position.unwrap_or_default();

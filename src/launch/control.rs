@@ -4,7 +4,7 @@
 use crate::error::{Error, Result};
 use crate::events::StopReason;
 use libc::SIGXFSZ;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -23,13 +23,16 @@ impl Control {
     }
 
     /// Lets SIGINT and SIGTERM end the run after the step at hand. A second signal ends the process at once, as
-    /// signals do that nobody handles. SIGXFSZ, of a file that outgrows its limit, ends nothing: the write fails.
+    /// signals do that nobody handles. SIGUSR1, by which a cluster says that the time will soon be up, ends the run in the
+    /// same way, but is no first signal: what follows it is not meant to be more urgent. SIGXFSZ, of a file that outgrows
+    /// its limit, ends nothing: the write fails.
     ///
     /// # Errors
     /// The signals cannot be handled.
     pub fn catch_signals(&self) -> Result<()> {
         let cannot = |error| Error::failed(format!("signals cannot be handled: {error}"));
         let seen = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register_usize(SIGUSR1, Arc::clone(&self.signal), SIGUSR1 as usize).map_err(cannot)?;
         for signal in [SIGINT, SIGTERM] {
             let number = signal as usize;
             // The order matters: the first handler ends the process if a signal was seen before; the second and

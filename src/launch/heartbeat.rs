@@ -20,8 +20,8 @@ const ENDED: &[u8] = b"ended";
 const BEATS: u32 = 8;
 /// The longest time between two of them.
 const SLOWEST: Duration = Duration::from_secs(5);
-/// How much longer than a collective a silence may last: a collective's own error says more.
-const AFTER_COLLECTIVES: Duration = Duration::from_secs(5);
+/// How much longer than a collective a silence may last, a beat and the watchdog's report included, which says more.
+const AFTER_COLLECTIVES: Duration = Duration::from_secs(12);
 
 /// Gives and watches for signs of life until it is dropped.
 pub struct Heartbeat {

@@ -2,6 +2,10 @@
 //!
 //! * [`supervisor`] ranks as processes of this machine: GPUs
 //! * [`launchers`] who started this process as a rank: torchrun, srun, mpirun, Kubeflow, or mpt
+//! * [`listening`] what ranks say, on its way through the supervisor
+//! * [`rank_logs`] and filed
+//! * [`word`] what a rank tells the supervisor
+//! * [`watchdog`] what sees a call that does not end, says whose fault it is, and ends the run
 //! * [`world`] the run that a process is a rank of, and the store in which it meets the others
 //! * [`board`] what the ranks of a run tell each other beside their work
 //! * [`agreement`] what the ranks of a run must have in common
@@ -21,9 +25,13 @@ pub mod environment;
 pub mod heartbeat;
 pub mod last_word;
 pub mod launchers;
+pub mod listening;
 pub mod meeting;
+pub mod rank_logs;
 pub mod simulator;
 pub mod supervisor;
 pub mod threads;
 pub mod visible;
+pub mod watchdog;
+pub mod word;
 pub mod world;

@@ -16,6 +16,8 @@ use std::{env, fs, io, process};
 
 /// The library, which `cargo build` puts beside the program.
 const LIBRARY: &str = "libmpt_simulator.so";
+/// What the names of the folders begin with.
+const FOLDER: &str = "mpt-rehearsal-";
 /// The names under which it is looked up.
 const NAMES: [&str; 4] = ["libcuda.so", "libcuda.so.1", "libnccl.so", "libnccl.so.2"];
 /// Where the dynamic linker looks first.
@@ -60,7 +62,7 @@ impl FromStr for Fault {
     }
 }
 
-/// In the folder of ranks that a launcher started: which of them is still there holds a lock of this file.
+/// In the folder: whoever needs it, and is still there, holds a lock of this file.
 const LOCK: &str = "lock";
 /// Where ranks find the folder.
 const FOLDER_VARIABLE: &str = "MPT_SIMULATOR_FOLDER";
@@ -68,10 +70,10 @@ const FOLDER_VARIABLE: &str = "MPT_SIMULATOR_FOLDER";
 const LOCK_VARIABLE: &str = "MPT_SIMULATOR_LOCK";
 
 /// A folder with the simulator's links and sockets, which goes when this is dropped: where a launcher started the ranks,
-/// when the last of them drops it.
+/// when the last of them drops it. One whose owners were killed goes when the next one is made.
 pub struct Simulator {
     folder: PathBuf,
-    lock: Option<File>,
+    lock: File,
 }
 
 impl Simulator {
@@ -83,11 +85,17 @@ impl Simulator {
         let library = library_beside(program)?;
         static MADE: AtomicUsize = AtomicUsize::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
-        let folder = env::temp_dir().join(format!("mpt-rehearsal-{}-{number}", process::id()));
-        let made = Self { folder: folder.clone(), lock: None };
-        let prepared = fs::create_dir_all(&folder).and_then(|()| link(&library, &folder));
-        prepared.map_err(|error| Error::failed(format!("{}: {error}", folder.display())))?;
-        Ok(made)
+        Self::in_folder(&format!("{}-{number}", process::id()), &library)
+    }
+
+    /// Makes the folder of this name, or comes to it, after those that nobody holds any more have been swept away.
+    fn in_folder(name: &str, library: &Path) -> Result<Self> {
+        let parent = env::temp_dir();
+        sweep(&parent);
+        let folder = parent.join(format!("{FOLDER}{name}"));
+        let prepared = lock(&folder).and_then(|lock| link(library, &folder).map(|()| lock));
+        let lock = prepared.map_err(|error| Error::failed(format!("{}: {error}", folder.display())))?;
+        Ok(Self { folder, lock })
     }
 
     /// The folder of ranks that a launcher started on this machine, each of which calls this: `run` is what they have in
@@ -98,13 +106,7 @@ impl Simulator {
     pub fn of_run(program: &Path, run: &str) -> Result<Self> {
         let library = library_beside(program)?;
         // Short, for the paths of sockets may not be long.
-        let folder = env::temp_dir().join(format!("mpt-rehearsal-{:08x}", crc32fast::hash(run.as_bytes())));
-        let prepare = || {
-            let lock = lock(&folder)?;
-            link(&library, &folder).map(|()| lock)
-        };
-        let lock = prepare().map_err(|error| Error::failed(format!("{}: {error}", folder.display())))?;
-        Ok(Self { folder, lock: Some(lock) })
+        Self::in_folder(&format!("{:08x}", crc32fast::hash(run.as_bytes())), &library)
     }
 
     /// The folder of this rank, which began anew in the environment of [`Simulator::begin_anew`]; `None` before that.
@@ -113,7 +115,7 @@ impl Simulator {
         let lock = env::var(LOCK_VARIABLE).ok()?.parse().ok()?;
         // SAFETY: the number was left open for this process by itself, before it began anew, and is taken here only.
         let lock = unsafe { File::from_raw_fd(lock) };
-        Some(Self { folder, lock: Some(lock) })
+        Some(Self { folder, lock })
     }
 
     /// Begins this program anew with the same arguments and more environment: the dynamic linker looks for libraries where
@@ -124,7 +126,7 @@ impl Simulator {
     pub fn begin_anew(self, environment: Vec<(String, OsString)>) -> Result<u8> {
         let failed = |error: io::Error| Error::failed(format!("mpt cannot be started again: {error}"));
         let program = env::current_exe().map_err(failed)?;
-        let lock = self.lock.as_ref().map(AsRawFd::as_raw_fd).unwrap_or_default();
+        let lock = self.lock.as_raw_fd();
         // SAFETY: changes a flag of a file that this process holds open.
         unsafe { libc::fcntl(lock, libc::F_SETFD, 0) };
         let mut command = Command::new(program);
@@ -160,7 +162,7 @@ impl Simulator {
 impl Drop for Simulator {
     fn drop(&mut self) {
         // Whoever gets the lock for itself alone is the last of a run.
-        if self.lock.as_ref().is_none_or(|lock| lock.try_lock().is_ok()) {
+        if self.lock.try_lock().is_ok() {
             // What is left over lies in the folder for temporary files.
             let _ = fs::remove_dir_all(&self.folder);
         }
@@ -181,6 +183,19 @@ fn link(library: &Path, folder: &Path) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         linked => linked,
     })
+}
+
+/// Removes folders that nobody holds any more, as those do that were killed. Who is about to take one makes it anew: see
+/// [`lock`].
+fn sweep(parent: &Path) {
+    let Ok(entries) = fs::read_dir(parent) else { return };
+    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(FOLDER)) {
+        let Ok(lock) = File::open(entry.path().join(LOCK)) else { continue };
+        if lock.try_lock().is_ok() {
+            // Of another user, it stays.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// Makes a folder that ranks share, or comes to it, and holds it. The first to come removes what a run left there that was
@@ -218,12 +233,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_folder_is_swept_away_when_nobody_holds_it_any_more() {
+        let parent = tempfile::tempdir().unwrap();
+        let [held, left, other] =
+            ["mpt-rehearsal-1-0", "mpt-rehearsal-2-0", "other"].map(|name| parent.path().join(name));
+        let holder = lock(&held).unwrap();
+        drop([lock(&left).unwrap(), lock(&other).unwrap()]);
+        sweep(parent.path());
+        assert_eq!([&held, &left, &other].map(|folder| folder.exists()), [true, false, true]);
+        drop(holder);
+        sweep(parent.path());
+        assert!(!held.exists());
+    }
+
+    #[test]
     fn the_last_of_the_ranks_that_share_a_folder_removes_it_and_the_first_what_was_left() {
         let here = tempfile::tempdir().unwrap();
         let folder = here.path().join("shared");
         fs::create_dir(&folder).unwrap();
         fs::write(folder.join("broken-rules"), "of a run that was killed").unwrap();
-        let come = || Simulator { folder: folder.clone(), lock: Some(lock(&folder).unwrap()) };
+        let come = || Simulator { folder: folder.clone(), lock: lock(&folder).unwrap() };
         let (first, second) = (come(), come());
         assert_eq!(first.broken_rules(), Vec::<String>::new());
         fs::write(folder.join("broken-rules"), "a rule").unwrap();

@@ -4,7 +4,7 @@
 use crate::comm::{Groups, local};
 use crate::error::{Error, Result};
 use crate::plan::Mesh;
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, never, select, unbounded};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
@@ -22,6 +22,7 @@ enum Message<R> {
 pub struct Crew<R> {
     messages: Receiver<Message<R>>,
     running: usize,
+    interrupts: Receiver<Error>,
 }
 
 /// Reports to the thread that started the ranks.
@@ -76,7 +77,7 @@ where
             .spawn(run)
             .map_err(|error| Error::failed(format!("the thread of rank {rank} cannot be started: {error}")))?;
     }
-    Ok(Crew { messages, running })
+    Ok(Crew { messages, running, interrupts: never() })
 }
 
 fn words(panic: &(dyn Any + Send)) -> &str {
@@ -85,13 +86,29 @@ fn words(panic: &(dyn Any + Send)) -> &str {
 }
 
 impl<R> Crew<R> {
+    /// The same ranks, whose run may also be ended from without: by an error that comes through a channel.
+    #[must_use]
+    pub fn interrupted_by(self, interrupts: Receiver<Error>) -> Self {
+        Self { interrupts, ..self }
+    }
+
     /// The next report; `None` when every rank has ended well.
     ///
     /// # Errors
-    /// The error of the rank that ended the run.
+    /// The error of the rank that ended the run, or of who interrupted it.
     pub fn next_report(&mut self) -> Result<Option<R>> {
         while self.running > 0 {
-            match self.messages.recv() {
+            let message = select! {
+                recv(self.messages) -> message => message,
+                recv(self.interrupts) -> error => match error {
+                    Ok(error) => return Err(error),
+                    Err(_) => {
+                        self.interrupts = never();
+                        continue;
+                    }
+                },
+            };
+            match message {
                 Ok(Message::Report(report)) => return Ok(Some(report)),
                 Ok(Message::Ended(Ok(()))) => self.running -= 1,
                 Ok(Message::Ended(Err(error))) => return Err(self.root_cause(error)),

@@ -118,7 +118,7 @@ pub struct ParallelSettings {
     pub threads: usize,
     /// How long the ranks have to come together, where they are processes.
     pub meeting: Duration,
-    /// How long a rank waits for the others before it takes them for lost, where they are processes.
+    /// How long a rank waits for the others before the run ends.
     pub timeout: Duration,
     /// About how many bytes of gradients are summed over the data axis together; 0: all of them.
     pub bucket: u64,

@@ -25,5 +25,7 @@ mod rehearsal;
 mod resume;
 mod shipped;
 mod speech;
+mod supervision;
 mod terminal;
 mod transport;
+mod watchdog;

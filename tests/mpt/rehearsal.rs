@@ -80,14 +80,6 @@ fn with_fault(fault: &str, more: &[&str]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn a_rank_that_is_killed_is_named_and_the_others_do_not_wait_for_ever() {
-    let (code, said) = with_fault("kill:1@5", &[]);
-    assert_eq!(code, Some(1), "{said}");
-    let last = said.lines().last().unwrap();
-    assert!(last.starts_with("mpt: rank 1 (process ") && last.contains(") was killed by SIGKILL"), "{said}");
-}
-
-#[test]
 fn a_call_that_fails_is_told_with_the_layer_and_nccls_words() {
     let (code, said) = with_fault("fail:1@5", &[]);
     assert_eq!(code, Some(1), "{said}");
@@ -95,13 +87,6 @@ fn a_call_that_fails_is_told_with_the_layer_and_nccls_words() {
     assert!(told.contains("layer conv3") || told.contains(" for "), "{said}");
     assert!(told.contains("NCCL: "), "{said}");
     assert!(said.lines().last().unwrap().starts_with("mpt: rank 1 (process "), "{said}");
-}
-
-#[test]
-fn a_call_that_hangs_ends_the_run_when_the_time_is_up() {
-    let (code, said) = with_fault("hang:1@5", &["--set", "parallel.timeout=2s"]);
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("not done after 2s"), "{said}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::ptr;
 const CTRL_C: &[u8] = b"\x03";
 
 /// Both ends of a new terminal: where its user sits, and what programs see.
-fn terminal() -> (File, File) {
+pub fn terminal() -> (File, File) {
     let (mut user, mut program) = (-1, -1);
     // SAFETY: two numbers are written to, and no name, settings or size are given.
     let made = unsafe { libc::openpty(&mut user, &mut program, ptr::null_mut(), ptr::null(), ptr::null()) };

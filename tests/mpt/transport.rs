@@ -21,13 +21,21 @@ const INSIDE: &str = "MPT_TEST_INSIDE";
 
 /// Runs a test of this program once more, where the driver is the simulator; says whether this is that run.
 fn inside(test: &str, devices: usize, more: &[(&str, &str)]) -> bool {
+    let broken = run_inside("transport", test, devices, more);
+    let faulty = more.iter().any(|(name, _)| *name == "MPT_SIMULATOR_FAULT");
+    assert!(faulty || broken.as_ref().is_none_or(Vec::is_empty), "{broken:?}");
+    broken.is_none()
+}
+
+/// The same for a test of any file; gives the rules that it broke, or nothing where this is that run.
+pub fn run_inside(file: &str, test: &str, devices: usize, more: &[(&str, &str)]) -> Option<Vec<String>> {
     if env::var_os(INSIDE).is_some() {
         assert!(library::is_simulated());
-        return true;
+        return None;
     }
     let simulator = Simulator::beside(Path::new(env!("CARGO_BIN_EXE_mpt"))).unwrap();
     let run = Command::new(env::current_exe().unwrap())
-        .args(["--exact", &format!("transport::{test}"), "--nocapture", "--test-threads=1"])
+        .args(["--exact", &format!("{file}::{test}"), "--nocapture", "--test-threads=1"])
         .envs(simulator.environment(devices, 0, None))
         .envs(more.iter().copied())
         .env(INSIDE, "1")
@@ -35,9 +43,7 @@ fn inside(test: &str, devices: usize, more: &[(&str, &str)]) -> bool {
         .unwrap();
     let said = String::from_utf8_lossy(&run.stdout).into_owned() + &String::from_utf8_lossy(&run.stderr);
     assert!(run.status.success() && said.contains("1 passed"), "{said}");
-    let broken = simulator.broken_rules();
-    assert!(more.iter().any(|(name, _)| *name == "MPT_SIMULATOR_FAULT") || broken.is_empty(), "{broken:?}");
-    false
+    Some(simulator.broken_rules())
 }
 
 /// What `body` gives on each of some ranks, which are one group.

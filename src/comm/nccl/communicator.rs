@@ -200,14 +200,18 @@ impl Communicator {
     /// NCCL's, the question's own, or the limit has passed.
     pub fn wait(&mut self, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
         let begin = Instant::now();
-        while !done()? {
+        loop {
+            // In this order: a stream goes on behind an operation that has failed.
+            let done = done()?;
             if let Err(error) = self.state() {
                 self.broken = true;
                 return Err(error);
             }
+            if done {
+                return Ok(());
+            }
             self.rest(begin)?;
         }
-        Ok(())
     }
 
     /// The communicator and the stream, for a call of this thread.

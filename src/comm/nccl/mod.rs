@@ -22,6 +22,7 @@ use self::buffers::{ALIGNMENT, Buffer, Pool};
 use self::communicator::{Communicator, Half, Move, UniqueId, kind};
 use self::gpu::{Gpu, size_of};
 use super::call::{Operation, Signature};
+use super::recorder::Probe;
 use super::{Arrived, Call, Collective, Form, Request, Stage, Ticket, Timing, Traffic, Volume};
 use crate::clock::Moment;
 use crate::error::{Error, Result};
@@ -54,7 +55,7 @@ pub struct Nccl {
 struct Finished {
     arrived: Moment,
     asked: Moment,
-    travelled: Option<CudaEvent>,
+    travelled: Option<Arc<CudaEvent>>,
     done: Moment,
 }
 
@@ -65,7 +66,7 @@ struct Started {
     /// of a call that is not, the GPU may read it as long as the process lives.
     kept: ManuallyDrop<Vec<Tensor>>,
     /// The end of NCCL's work; `None` where nothing travels.
-    travelled: Option<CudaEvent>,
+    travelled: Option<Arc<CudaEvent>>,
     /// What is sent, and what is received; none where nothing travels.
     buffers: Vec<Buffer>,
     result: Outcome,
@@ -176,7 +177,7 @@ impl Nccl {
             _ => (to_all, to_all),
         };
         self.traffic.count(signature.operation, Volume { sent_bytes, received_bytes });
-        let result = Outcome::Alike { form, count: results };
+        let (travelled, result) = (travelled.map(Arc::new), Outcome::Alike { form, count: results });
         Ok(Started { signature, arrived: Moment::now(), kept, travelled, buffers: vec![from, to], result })
     }
 
@@ -228,7 +229,7 @@ impl Nccl {
         let anything = !(sends.is_empty() && receives.is_empty());
         let travelled = anything.then(|| self.travel(|communicator| communicator.send_receive(&sends, &receives)));
         let travelled = travelled.transpose().map_err(|error| self.in_call(&signature, at, error))?;
-        let result = Outcome::ByRank { forms: placed, own };
+        let (travelled, result) = (travelled.map(Arc::new), Outcome::ByRank { forms: placed, own });
         Ok(Started { signature, arrived: Moment::now(), kept, travelled, buffers: vec![from, to], result })
     }
 
@@ -400,7 +401,16 @@ impl Collective for Nccl {
         Ok(arrived)
     }
 
+    fn probe(&self, ticket: &Ticket) -> Option<Probe> {
+        let travelled = Arc::clone(self.started.get(&ticket.0)?.travelled.as_ref()?);
+        let gpu = Arc::clone(&self.gpu);
+        // Of work that failed nothing more is to be expected; the rank hears of it in its own call.
+        Some(Arc::new(move || gpu.bind().and_then(|()| gpu::is_complete(&travelled)).unwrap_or(true)))
+    }
+
     fn common(&mut self, _call: &Call, own: Tensor) -> Result<Tensor> {
+        // A call like that of other transports, though nothing travels.
+        self.sequence += 1;
         Ok(own)
     }
 
