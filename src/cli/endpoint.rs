@@ -1,12 +1,10 @@
 //! The metrics of a run and the port at which they are served. The port is taken before anything begins, so that one
 //! that is in use is told before there are ranks.
 
-use super::options::Devices;
 use super::place::Place;
 use crate::engine::session::Job;
 use crate::error::Result;
 use crate::events::Event;
-use crate::launch::environment;
 use crate::metrics::server::{Port, Server};
 use crate::metrics::{Metrics, Watched};
 use crate::recipe::Recipe;
@@ -41,11 +39,6 @@ impl Endpoint {
             shown: place.host_ranks(job.devices.len()),
             precision: recipe.train.precision.resolved().name(),
             loader: Arc::clone(&job.loaded),
-            // Threads of one process hold their memory together; a GPU's is not asked for.
-            memory: match place {
-                Place::Threads(Devices::Cpu) if job.devices.len() == 1 => environment::memory,
-                _ => || None,
-            },
         })?);
         if !quiet || recipe.metrics.addr.as_ref().is_some_and(|asked| asked.port == 0) {
             let (url, page) = (format!("{port}/metrics"), format!("{port}/"));

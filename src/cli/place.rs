@@ -4,9 +4,10 @@
 use super::declaration::declaration;
 use super::options::{Devices, Where, set};
 use crate::comm::Groups;
-use crate::comm::nccl::gpu::Gpu;
+use crate::comm::nccl::gpu::{self, Gpu};
 use crate::comm::nccl::library;
 use crate::engine::job;
+use crate::engine::memory::Ask;
 use crate::engine::session::Job;
 use crate::error::{Error, Result};
 use crate::launch::board::Board;
@@ -14,7 +15,7 @@ use crate::launch::heartbeat::Heartbeat;
 use crate::launch::launchers::{Described, Launcher};
 use crate::launch::watchdog::council;
 use crate::launch::world::World;
-use crate::launch::{agreement, meeting, threads};
+use crate::launch::{agreement, environment, meeting, threads};
 use crate::plan::Mesh;
 use crate::recipe::settings::ParallelSettings;
 use crate::recipe::{Layered, Precision, Recipe};
@@ -201,6 +202,7 @@ impl Place {
     /// Tells a job where its ranks are.
     pub fn suit(&self, job: &mut Job, recipe: &Recipe) {
         job.assignment.settings.device = self.devices().tensors(0);
+        job.assignment.memory = self.memory(job.devices.len());
         if let Self::Threads(devices) = self {
             job.devices = (0..job.devices.len()).map(|rank| devices.name(rank)).collect();
         }
@@ -209,6 +211,15 @@ impl Place {
         job.devices = (0..world.who.size).map(|rank| devices.name(rank)).collect();
         job.assignment.threads = job::threads(recipe, world.who.local_size);
         job.assignment.on_step = library::step_marker();
+    }
+
+    /// What tells the bytes in use on the device of a rank of this process; threads on the CPU hold theirs together.
+    fn memory(&self, ranks: usize) -> Option<Ask> {
+        match (self.devices(), self) {
+            (Devices::Cuda, _) => Some(gpu::memory_in_use),
+            (_, Self::Rank(..)) => Some(environment::memory),
+            _ => (ranks == 1).then_some(environment::memory as Ask),
+        }
     }
 
     /// The ranks of this process, each in its groups.

@@ -12,9 +12,11 @@ use std::time::Duration;
 
 const OPERATIONS: usize = Operation::ALL.len();
 /// The numbers that a word travels as, without what depends on the network.
-const LENGTH: usize = 10 + 2 * OPERATIONS + Phase::ALL.len();
+const LENGTH: usize = 11 + 2 * OPERATIONS + Phase::ALL.len();
 /// How a wish to end because the time is up travels; a signal travels as its number, no wish as 0.
 const TIME_IS_UP: f64 = -1.0;
+/// How the bytes in use on a device travel where they are not known.
+const UNKNOWN: f64 = -1.0;
 
 /// What a rank has to say after a batch.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,6 +29,8 @@ pub struct Word {
     pub examples: u64,
     /// The part of the phase `data` in which it waited for the loader.
     pub loader_wait: Duration,
+    /// The bytes in use on its device, where they are known.
+    pub memory: Option<u64>,
     /// How the step went.
     pub lap: Lap,
 }
@@ -82,7 +86,7 @@ impl Word {
 
     /// As it travels. Counts and bytes are exact up to 2^53.
     pub fn numbers(&self) -> Vec<f64> {
-        let Self { outcome, wish, examples, loader_wait, lap } = self;
+        let Self { outcome, wish, examples, loader_wait, memory, lap } = self;
         let wish = match wish {
             Some(StopReason::Signal(signal)) => f64::from(*signal),
             Some(StopReason::Time | StopReason::Steps) => TIME_IS_UP,
@@ -95,6 +99,7 @@ impl Word {
             wish,
             *examples as f64,
             loader_wait.as_secs_f64(),
+            memory.map_or(UNKNOWN, |bytes| bytes as f64),
             lap.overlapped.as_secs_f64(),
             lap.clock.machine,
             lap.clock.agreed,
@@ -123,6 +128,7 @@ impl Word {
             wish,
             own_examples,
             loader_wait,
+            memory,
             overlapped,
             machine,
             agreed,
@@ -147,6 +153,7 @@ impl Word {
             wish,
             examples: *own_examples as u64,
             loader_wait: duration(*loader_wait),
+            memory: (*memory != UNKNOWN).then_some(*memory as u64),
             lap: Lap {
                 phases: Phases::from_seconds(std::array::from_fn(|phase| phases[phase])),
                 overlapped: duration(*overlapped),
@@ -192,6 +199,7 @@ impl Agreed {
                 examples: word.examples,
                 phases,
                 loader_wait: word.loader_wait,
+                memory: word.memory,
                 overlapped: word.lap.overlapped,
                 awaited: waited.awaited,
                 traffic: word.lap.traffic,
@@ -223,6 +231,7 @@ mod tests {
             wish,
             examples: 8,
             loader_wait: Duration::from_millis(125),
+            memory: wish.map(|_| 1 << 33),
             lap: Lap {
                 phases: Phases::from_seconds(seconds),
                 overlapped: Duration::from_millis(375),

@@ -68,6 +68,7 @@ impl Job {
             steps_per_epoch,
             control,
             on_step: None,
+            memory: None,
             begin: None,
         };
         Ok(Self {

@@ -11,6 +11,7 @@
 //! * [`table`] from layer kinds to layers
 //! * [`input`] a batch on its way to the device
 //! * [`phases`] where the time goes
+//! * [`memory`] how much memory a device holds
 //! * [`waiting`] who waited for whom
 //! * [`profile`] the time of each layer, for benchmarks
 //! * [`recording`] what a rank saw, for comparing runs
@@ -26,6 +27,7 @@ pub mod gradients;
 pub mod input;
 pub mod job;
 pub mod layout;
+pub mod memory;
 pub mod norms;
 pub mod parameters;
 pub mod phases;

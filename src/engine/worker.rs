@@ -2,6 +2,7 @@
 
 use super::agreement::{Agreed, Word};
 use super::input::DeviceBatch;
+use super::memory::{Ask, Memory};
 use super::rank::{Rank, Settings, Shard};
 use crate::checkpoint::Checkpoint;
 use crate::comm::Groups;
@@ -81,6 +82,8 @@ pub struct Assignment {
     pub control: Control,
     /// What is told the number of each step, from 1, as the rank begins it.
     pub on_step: Option<extern "C" fn(u64)>,
+    /// What tells the bytes in use on the device of a rank of this process, where each has memory of its own.
+    pub memory: Option<Ask>,
     /// Where the run begins; `None`: at its first step.
     pub begin: Option<Arc<Checkpoint>>,
 }
@@ -108,7 +111,8 @@ pub fn work(assignment: &Assignment, number: usize, seat: Seat, reporter: &Repor
         None => (Rank::new(plan, number, groups, settings)?, 0),
         Some(begin) => (Rank::resumed(plan, number, groups, settings, begin)?, begin.state.position.step),
     };
-    let mut worker = Worker { assignment, rank, reporter, speaks, steps };
+    let memory = Memory::new(assignment.memory);
+    let mut worker = Worker { assignment, rank, reporter, speaks, steps, memory };
     for order in orders {
         let stopped = match order {
             Order::Train { batches, limit } => worker.train(&batches, limit)?,
@@ -130,6 +134,7 @@ struct Worker<'a> {
     reporter: &'a Reporter<Report>,
     speaks: bool,
     steps: u64,
+    memory: Memory,
 }
 
 impl Worker<'_> {
@@ -149,7 +154,8 @@ impl Worker<'_> {
             self.steps += 1;
             let (examples, lap) = (batch.examples() as u64, self.rank.lap()?);
             let wish = self.assignment.control.wish();
-            let agreed = self.rank.agree(&Word { outcome, wish, examples, loader_wait, lap })?;
+            let memory = self.memory.in_use();
+            let agreed = self.rank.agree(&Word { outcome, wish, examples, loader_wait, memory, lap })?;
             let stop = agreed.stop;
             self.say(Report::Step { agreed, learning_rate, loader_queue })?;
             if stop.is_some() {

@@ -114,6 +114,9 @@ pub struct RankStep {
     pub awaited: Duration,
     /// What it sent and received.
     pub traffic: Traffic,
+    /// The bytes in use on its device, as they were within a second; `None` where they cannot be told apart from those
+    /// of other devices, as of threads of one process.
+    pub memory: Option<u64>,
 }
 
 /// A checkpoint.

@@ -57,8 +57,8 @@ impl DeviceSeries {
         )?;
         let memory = series.gauges(
             "device_memory_bytes",
-            "Memory in use on the device: of one CPU device what the process holds. Not a number where there are several, \
-             which hold it together, and on GPUs.",
+            "Memory in use on the device at the last step: on a GPU by whatever programs, else what the process of its rank \
+             holds. Not a number where several CPU devices are one process, which hold it together.",
             &["device"],
         )?;
         let phases = series.times(
@@ -111,11 +111,11 @@ impl DeviceSeries {
             sent.inc_by(volume.sent_bytes);
             received.inc_by(volume.received_bytes);
         }
+        self.memory.set(own.memory.map_or(f64::NAN, |bytes| bytes as f64));
     }
 
-    /// Shows its rate, and the bytes in use on it where they are known.
-    pub fn show(&self, examples_per_second: f64, memory: Option<u64>) {
-        self.memory.set(memory.map_or(f64::NAN, |bytes| bytes as f64));
+    /// Shows its rate.
+    pub fn show(&self, examples_per_second: f64) {
         self.examples_per_second.set(examples_per_second);
         self.flops_per_second.set(examples_per_second * self.flops_per_example);
     }

@@ -58,8 +58,6 @@ pub struct Watched {
     pub precision: &'static str,
     /// What the loader of this process counts.
     pub loader: Arc<Counts>,
-    /// The bytes in use on each device that is shown; `None` where they cannot be told apart from those of others.
-    pub memory: fn() -> Option<u64>,
 }
 
 impl Watched {
@@ -76,7 +74,6 @@ pub struct Metrics {
     devices: Vec<DeviceSeries>,
     job: JobSeries,
     loader: Arc<Counts>,
-    memory: fn() -> Option<u64>,
     page: Page,
     /// The page when it was drawn last, and when that was.
     drawn: Mutex<Option<(Instant, Bytes)>>,
@@ -102,8 +99,8 @@ impl Metrics {
         let window = Window::new(watched.devices.len());
         let (history, progress, page) = (History::default(), Progress::default(), Page::new(watched));
         let state = Mutex::new(State { window, history, progress });
-        let (loader, memory, drawn) = (Arc::clone(&watched.loader), watched.memory, Mutex::default());
-        Ok(Self { series, devices, job, loader, memory, page, drawn, state })
+        let (loader, drawn) = (Arc::clone(&watched.loader), Mutex::default());
+        Ok(Self { series, devices, job, loader, page, drawn, state })
     }
 
     /// Takes note of what happened.
@@ -159,9 +156,8 @@ impl Metrics {
     /// They cannot be written as text, which is a fault of mpt.
     pub fn text(&self) -> Result<String> {
         let averages = self.state().window.averages(Instant::now());
-        let memory = (self.memory)();
         for device in &self.devices {
-            device.show(averages.examples_per_second(device.rank), memory);
+            device.show(averages.examples_per_second(device.rank));
         }
         self.job.show(averages.outcome, &self.loader);
         let encoded = TextEncoder::new().encode_to_string(&self.series.gather());

@@ -75,7 +75,6 @@ pub fn metrics_of(job: &Job) -> Metrics {
         shown: 0..job.devices.len(),
         precision: "fp64",
         loader: Arc::clone(&job.loaded),
-        memory: || None,
     };
     Metrics::new(&watched).unwrap()
 }
@@ -313,7 +312,6 @@ fn a_host_shows_its_own_devices() {
         shown,
         precision: "fp64",
         loader: Arc::clone(&job.loaded),
-        memory: || None,
     };
     let hosts = [0..2, 2..4].map(|shown| Metrics::new(&host(shown)).unwrap());
     run(job, Ranks::All, &mut |event| hosts.iter().for_each(|metrics| metrics.event(event))).unwrap();

@@ -17,7 +17,6 @@ fn watched(job: &Job, devices: &[&str]) -> Watched {
         shown: 0..devices.len(),
         precision: "fp64",
         loader: Arc::clone(&job.loaded),
-        memory: || None,
     }
 }
 

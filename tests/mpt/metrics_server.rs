@@ -222,6 +222,9 @@ fn one_endpoint_shows_the_devices_of_all_processes() {
     assert!(examples[0] >= 8.0 && examples[0] == examples[1], "{examples:?}");
     let sent = scrape.value("mpt_exchange_sent_bytes_total", &[("device", "sim:1"), ("op", "all-gather")]);
     assert!(sent > 0.0);
+    // Each has a process of its own.
+    let held = ["sim:0", "sim:1"].map(|device| scrape.value("mpt_device_memory_bytes", &[("device", device)]));
+    assert!(held.iter().all(|bytes| *bytes > 1e7), "{held:?}");
 }
 
 /// What a scrape costs the thread that answers, in CPU time. To be read, not judged: run it with --ignored --nocapture.

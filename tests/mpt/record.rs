@@ -57,6 +57,7 @@ fn a_line_has_every_field() {
         "loader_wait_seconds",
         "sent_bytes",
         "received_bytes",
+        "memory_bytes",
     ];
     assert_eq!(keys(&lines[0]["devices"][1]), device);
     let epoch = [

@@ -170,6 +170,12 @@ pub fn is_complete(event: &CudaEvent) -> Result<bool> {
     event.try_is_complete().map_err(|error| failed("work on the GPU has failed", error))
 }
 
+/// The bytes in use on this thread's GPU, by whatever programs; `None` where the driver does not tell.
+pub fn memory_in_use() -> Option<u64> {
+    let (free, total) = result::mem_get_info().ok()?;
+    Some(total.saturating_sub(free) as u64)
+}
+
 /// The bytes of a tensor's values.
 pub fn size_of(tensor: &Tensor) -> usize {
     tensor.numel() * tensor.kind().elt_size_in_bytes()

@@ -7,7 +7,7 @@ use std::ffi::c_int;
 use std::fmt;
 
 /// The functions of the driver that this folder and cudarc's wrappers call.
-pub const DRIVER: [&str; 27] = [
+pub const DRIVER: [&str; 28] = [
     "cuInit",
     "cuDriverGetVersion",
     "cuDeviceGet",
@@ -30,6 +30,7 @@ pub const DRIVER: [&str; 27] = [
     "cuEventElapsedTime_v2",
     "cuMemAlloc_v2",
     "cuMemFree_v2",
+    "cuMemGetInfo_v2",
     "cuMemcpyHtoDAsync_v2",
     "cuMemcpyDtoHAsync_v2",
     "cuMemcpyDtoDAsync_v2",

@@ -38,6 +38,7 @@ fn rank_step(device: &str, own: &RankStep, seconds: f64) -> Value {
     line["loader_wait_seconds"] = own.loader_wait.as_secs_f64().into();
     line["sent_bytes"] = own.traffic.sent_bytes().into();
     line["received_bytes"] = own.traffic.received_bytes().into();
+    line["memory_bytes"] = own.memory.into();
     line
 }
 
