@@ -1,6 +1,6 @@
 //! How far a run is.
 
-use crate::events::Event;
+use crate::events::{Bottleneck, Event};
 use crate::report::table::commas;
 
 /// How far a run is.
@@ -18,6 +18,8 @@ pub struct Progress {
     pub epochs: u64,
     /// The learning rate of the last step; NaN before it.
     pub learning_rate: f64,
+    /// What bounded the last epoch; `None`: none has ended.
+    pub bottleneck: Option<Bottleneck>,
     doing: Doing,
 }
 
@@ -39,6 +41,7 @@ impl Default for Progress {
             epoch: 0,
             epochs: 0,
             learning_rate: f64::NAN,
+            bottleneck: None,
             doing: Doing::Beginning,
         }
     }
@@ -61,6 +64,7 @@ impl Progress {
                 self.doing = Doing::Training;
             }
             Event::Evaluating { done, of } => self.doing = Doing::Evaluating { done: *done, of: *of },
+            Event::Bottleneck(bottleneck) => self.bottleneck = Some(bottleneck.clone()),
             Event::Epoch(_) => self.doing = Doing::Training,
             Event::Finished(_) => self.doing = Doing::Ended,
             _ => {}

@@ -59,6 +59,7 @@ fn the_page_shows_each_device_the_curves_and_the_plan() {
     assert!(before.contains("before the first step") && before.contains("<b>–</b>"), "{before}");
     assert!(after.contains("epoch 2 of 2, step 10 of 10<") && after.contains(">ended<"), "{after}");
     assert!(after.contains("</i>forward ") && after.contains("</i>backward "), "{after}");
+    assert!(!before.contains("bound by") && after.contains("<p class=\"soft\">epoch 2: bound by "), "{after}");
     // An evaluation after each of two epochs.
     assert_eq!(after.matches("<circle").count(), 4);
 }

@@ -86,10 +86,12 @@ impl Page {
         let step = averages.step_seconds();
         let left = Duration::try_from_secs_f64(step * progress.remaining_steps() as f64).ok();
         let left = left.filter(|left| !left.is_zero()).map(|left| format!(", {} of training left", show(left)));
+        let bound = progress.bottleneck.as_ref().map(|found| format!("epoch {}: {found}", commas(found.epoch)));
+        let bound = bound.map(|line| format!("<p class=\"soft\">{}</p>", escaped(&line)));
         format!(
             "<div class=\"top\"><h1>{}</h1><span class=\"soft\">{}</span><span class=\"state {class}\">{}</span></div>\
              <div class=\"progress\"><i style=\"width:{share:.2}%\"></i></div>\
-             <p class=\"soft\">epoch {} of {}, step {} of {}{}</p>",
+             <p class=\"soft\">epoch {} of {}, step {} of {}{}</p>{}",
             escaped(&self.title),
             escaped(&self.about),
             escaped(&state),
@@ -97,7 +99,8 @@ impl Page {
             commas(progress.epochs),
             commas(progress.step),
             commas(progress.total_steps),
-            left.unwrap_or_default()
+            left.unwrap_or_default(),
+            bound.unwrap_or_default()
         )
     }
 }
