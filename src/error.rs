@@ -1,12 +1,13 @@
 //! The one error type: what went wrong, in a sentence a user can act on, and which exit code it means.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The result of anything in mpt that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// An error as a user meets it. Each message is one clear sentence that names the thing, where it is and what to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Error {
     /// The request cannot be carried out as it was made (flags, recipe, model, files given): exit code 2.
     Usage(String),

@@ -6,6 +6,7 @@ use super::options::{Devices, Where, set};
 use crate::comm::Groups;
 use crate::comm::nccl::gpu::{self, Gpu};
 use crate::comm::nccl::library;
+use crate::data::Supply;
 use crate::engine::job;
 use crate::engine::memory::Ask;
 use crate::engine::session::Job;
@@ -15,7 +16,7 @@ use crate::launch::heartbeat::Heartbeat;
 use crate::launch::launchers::{Described, Launcher};
 use crate::launch::watchdog::council;
 use crate::launch::world::World;
-use crate::launch::{agreement, environment, meeting, threads};
+use crate::launch::{agreement, environment, host, meeting, threads};
 use crate::plan::Mesh;
 use crate::recipe::settings::ParallelSettings;
 use crate::recipe::{Layered, Precision, Recipe};
@@ -234,9 +235,13 @@ impl Place {
         Ok(vec![(world.who.rank, meeting::groups(world, mesh, &gpu, limit)?)])
     }
 
-    /// The only rank that is in this process; `None`: all are.
-    pub fn only(&self) -> Option<usize> {
-        if let Self::Rank(_, world, _) = self { Some(world.who.rank) } else { None }
+    /// Where the batches of the ranks of this process come from; `patience` is how long its loader may be silent.
+    ///
+    /// # Errors
+    /// The other ranks of this host cannot be reached.
+    pub fn supply(&self, patience: Duration) -> Result<Supply> {
+        let Self::Rank(_, world, _) = self else { return Ok(Supply::Here) };
+        host::supply(world, patience)
     }
 
     /// Where the ranks are processes, this one's ways to tell the others that the run does not go on: one to listen, one

@@ -174,7 +174,8 @@ impl Train {
         let (mesh, limit) = (job.assignment.plan.mesh, recipe.parallel.timeout);
         let watch = Watch { limit, folder: run_folder.clone(), exits: true };
         let (groups, watchdog) = Watchdog::over(place.groups(mesh, limit)?, mesh, watch, place.boards()?)?;
-        let ranks = Ranks::Grouped(Grouped { only: place.only(), groups, interrupts: watchdog.interrupts() });
+        let supply = place.supply(limit)?;
+        let ranks = Ranks::Grouped(Grouped { supply, groups, interrupts: watchdog.interrupts() });
         let endpoint = port.map(|port| Endpoint::open(port, &recipe, &job, place, self.quiet)).transpose()?;
         let mut listeners = Listeners::new(begin, self.quiet, log, endpoint);
         let ended = run(job, ranks, &mut |event| listeners.hear(event));

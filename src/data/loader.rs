@@ -3,11 +3,12 @@
 use super::augment::Augmentation;
 use super::batch::{Batch, MaskSpec};
 use super::counts::Counts;
+use super::outlet::Outlet;
 use super::source::Source;
 use crate::error::{Error, Result};
 use crate::model::ranges::share;
 use crate::random::{Purpose, Stream};
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::channel::{Receiver, bounded};
 use std::any::Any;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -40,8 +41,6 @@ pub struct LoaderOptions {
     pub data_ranks: usize,
     /// Model ranks of each data rank: they get the same batch.
     pub replicas: usize,
-    /// The one rank that is served, where the others are served by loaders of their own; `None`: all are.
-    pub only: Option<usize>,
     /// The dropout layers that need a mask in each step.
     pub masks: Vec<MaskSpec>,
     /// Random changes to the images.
@@ -64,7 +63,6 @@ impl Default for LoaderOptions {
             first_step: 0,
             data_ranks: 1,
             replicas: 1,
-            only: None,
             masks: Vec::new(),
             augmentation: Augmentation::default(),
             skip_batches: 0,
@@ -77,7 +75,7 @@ impl Default for LoaderOptions {
 /// What a rank receives: its share of the next batch, or why there is none.
 pub type Delivery = Result<Arc<Batch>>;
 
-/// Starts the loader's thread for one epoch of `source`. Returns a channel for each rank that is served, ranks being
+/// Starts the loader's thread for one epoch of `source`. Returns a channel for each rank, ranks being
 /// data rank * `replicas` + model rank. Each rank gets one batch a step, an empty one where it has no share. A channel
 /// that closes says that the epoch is over; the thread ends early, without a word, once every channel is dropped.
 ///
@@ -86,36 +84,49 @@ pub type Delivery = Result<Arc<Batch>>;
 /// read, a panic in the thread) reach every rank through its channel, as the last thing in it.
 pub fn start(source: Arc<dyn Source>, options: LoaderOptions) -> Result<Vec<Receiver<Delivery>>> {
     let examples = check(source.as_ref(), &options)?;
-    // Bounded channels, served in rank order, are enough: ranks may drift apart by `prefetch` batches, then the loader
-    // waits for the slowest. Nobody waits in a circle: while the loader waits to hand batch k to a rank, every rank has
-    // been handed all batches before k, so that rank and whoever it exchanges with can finish all steps before k.
-    let served = match options.only {
-        Some(rank) => rank..rank + 1,
-        None => 0..options.data_ranks * options.replicas,
-    };
-    let (senders, receivers) = served
-        .map(|rank| {
-            let (sender, receiver) = bounded(options.prefetch);
-            ((rank, sender), receiver)
-        })
-        .unzip();
-    let outlets = Outlets(senders);
+    let mut receivers = Vec::with_capacity(options.data_ranks * options.replicas);
+    let outlets = (0..options.data_ranks).map(|data_rank| {
+        let (here, listening): (Vec<_>, Vec<_>) = (0..options.replicas).map(|_| bounded(options.prefetch)).unzip();
+        receivers.extend(listening);
+        Outlet { data_rank, here, elsewhere: None }
+    });
+    let outlets = outlets.collect();
+    run(source, options, examples, outlets)?;
+    Ok(receivers)
+}
+
+/// Starts the loader's thread for one epoch of the `examples` of `source`, for those ranks that `outlets` lead to.
+///
+/// # Errors
+/// The thread cannot be started.
+pub fn run(source: Arc<dyn Source>, options: LoaderOptions, examples: u32, mut outlets: Vec<Outlet>) -> Result<()> {
+    // Bounded outlets, served in order, are enough: ranks may drift apart by what they hold, then the loader waits for the
+    // slowest. Nobody waits in a circle: while the loader waits to hand batch k to a rank, every rank has been handed all
+    // batches before k, so that rank and whoever it exchanges with can finish all steps before k.
     let work = move || {
-        let epoch = || Epoch::new(source.as_ref(), &options, examples).deliver(&outlets);
+        let epoch = || Epoch::new(source.as_ref(), &options, examples).deliver(&mut outlets);
         let result = catch_unwind(AssertUnwindSafe(epoch)).unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
-        if let Err(error) = result {
-            outlets.send(|_| Err(error.clone()));
+        for outlet in &mut outlets {
+            match &result {
+                Ok(()) => outlet.end(),
+                Err(error) => {
+                    outlet.hand(&Err(error.clone()));
+                }
+            }
         }
     };
     std::thread::Builder::new()
         .name("loader".into())
         .spawn(work)
         .map_err(|error| Error::failed(format!("cannot start the data loader's thread: {error}")))?;
-    Ok(receivers)
+    Ok(())
 }
 
 /// Refuses what a loader cannot serve. Returns the number of examples.
-fn check(source: &dyn Source, options: &LoaderOptions) -> Result<u32> {
+///
+/// # Errors
+/// A usage error where the options or the source leave nothing to hand out.
+pub fn check(source: &dyn Source, options: &LoaderOptions) -> Result<u32> {
     let examples = u32::try_from(source.len()).map_err(|_| {
         Error::usage(format!("the data set has {} examples and mpt can order {}; split it", source.len(), u32::MAX))
     })?;
@@ -138,20 +149,9 @@ fn check(source: &dyn Source, options: &LoaderOptions) -> Result<u32> {
 }
 
 /// A panic as an error that says what it said.
-fn panicked(panic: &(dyn Any + Send)) -> Error {
+pub fn panicked(panic: &(dyn Any + Send)) -> Error {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     Error::failed(format!("the data loader panicked: {}", text.unwrap_or("it left no message")))
-}
-
-/// The ranks that are served, and the sending end of each one's channel.
-struct Outlets(Vec<(usize, Sender<Delivery>)>);
-
-impl Outlets {
-    /// Sends `delivery(rank)` to each rank, waiting where its channel is full. Returns whether any rank still listens;
-    /// one that does not is passed over, since others may have to finish a step without it.
-    fn send(&self, delivery: impl Fn(usize) -> Delivery) -> bool {
-        self.0.iter().filter(|(rank, sender)| sender.send(delivery(*rank)).is_ok()).count() > 0
-    }
 }
 
 /// One epoch's work.
@@ -175,18 +175,20 @@ impl<'a> Epoch<'a> {
         Self { source, options, indices, epoch }
     }
 
-    /// Sends every batch to every rank.
-    fn deliver(&self, outlets: &Outlets) -> Result<()> {
+    /// Hands every batch to every rank.
+    fn deliver(&self, outlets: &mut [Outlet]) -> Result<()> {
         let skipped = usize::try_from(self.options.skip_batches).unwrap_or(usize::MAX);
         let batches = self.indices.chunks(self.options.batch_size).skip(skipped);
         for (step, batch) in (self.options.first_step..).zip(batches) {
-            // All shares before the first is sent: no rank begins a step that another one cannot join.
-            let first = outlets.0.first().map_or(0, |(rank, _)| rank / self.options.replicas);
-            let last = outlets.0.last().map_or(0, |(rank, _)| rank / self.options.replicas);
-            let shares = (first..=last)
-                .map(|rank| self.batch(step, batch, share(batch.len(), self.options.data_ranks, rank)).map(Arc::new))
-                .collect::<Result<Vec<_>>>()?;
-            if !outlets.send(|rank| Ok(Arc::clone(&shares[rank / self.options.replicas - first]))) {
+            // All shares before the first is handed out: no rank begins a step that another one cannot join.
+            let of = |outlet: &Outlet| share(batch.len(), self.options.data_ranks, outlet.data_rank);
+            let shares = outlets.iter().map(|outlet| self.batch(step, batch, of(outlet)).map(Arc::new));
+            let shares = shares.collect::<Result<Vec<_>>>()?;
+            let mut listening = false;
+            for (outlet, share) in outlets.iter_mut().zip(shares) {
+                listening |= outlet.hand(&Ok(share));
+            }
+            if !listening {
                 break;
             }
         }

@@ -6,7 +6,8 @@
 //! * [`limited`] the first examples of a data set
 //! * [`augment`] random changes to training images
 //! * [`batch`] a rank's share of a global batch, with its dropout masks
-//! * [`loader`] the thread that makes batches ahead of the ranks
+//! * [`loader`] the thread that makes batches ahead of the ranks ([`outlet`]: where it leaves them)
+//! * [`shared`] one loader for all ranks of a host
 //!
 //! Every random choice is keyed by what it is for (see [`crate::random`]), so what a batch holds depends on the seed,
 //! the epoch and the step, and never on how many ranks share it.
@@ -18,6 +19,8 @@ pub mod idx;
 pub mod idx_file;
 pub mod limited;
 pub mod loader;
+pub mod outlet;
+pub mod shared;
 pub mod source;
 pub mod synthetic;
 
@@ -27,5 +30,6 @@ pub use counts::Counts;
 pub use idx::IdxDataset;
 pub use limited::Limited;
 pub use loader::{Delivery, LoaderOptions, Order, start};
+pub use shared::Supply;
 pub use source::{Source, Subset};
 pub use synthetic::{Noise, Synthetic};

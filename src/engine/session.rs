@@ -8,7 +8,7 @@ use super::saving::Saving;
 use super::worker::{Assignment, Batches, Order, Report, Seat, work};
 use crate::checkpoint::Position;
 use crate::comm::Groups;
-use crate::data::{Augmentation, Counts, LoaderOptions, MaskSpec, Order as DataOrder, Source, start};
+use crate::data::{Augmentation, Counts, LoaderOptions, MaskSpec, Order as DataOrder, Source, Supply};
 use crate::error::{Error, Result};
 use crate::events::{Bottleneck, DeviceTime, Epoch, Event, Saved, Started, Step, StopReason, Summary};
 use crate::launch::threads::{self, Crew};
@@ -67,8 +67,8 @@ pub enum Ranks {
 
 /// Ranks in their groups.
 pub struct Grouped {
-    /// The only one, where the others are processes of their own, which do the same; `None`: all are here.
-    pub only: Option<usize>,
+    /// Where their batches come from.
+    pub supply: Supply,
     /// Each rank with its groups.
     pub groups: Vec<(usize, Groups)>,
     /// What ends the run from without.
@@ -80,7 +80,7 @@ impl Ranks {
         match self {
             Self::All => {
                 let groups = threads::groups(mesh).into_iter().enumerate().collect();
-                Grouped { only: None, groups, interrupts: never() }
+                Grouped { supply: Supply::Here, groups, interrupts: never() }
             }
             Self::Grouped(grouped) => grouped,
         }
@@ -93,7 +93,7 @@ impl Ranks {
 /// The error of the rank that ended the run.
 pub fn run(job: Job, ranks: Ranks, listen: &mut dyn FnMut(&Event)) -> Result<Summary> {
     let assignment = job.assignment.clone();
-    let Grouped { only, groups, interrupts } = ranks.grouped(assignment.plan.mesh);
+    let Grouped { supply, groups, interrupts } = ranks.grouped(assignment.plan.mesh);
     let (mut senders, mut seats) = (Vec::new(), Vec::new());
     for (rank, groups) in groups {
         let (sender, orders) = unbounded();
@@ -111,13 +111,14 @@ pub fn run(job: Job, ranks: Ranks, listen: &mut dyn FnMut(&Event)) -> Result<Sum
     let plan = &job.assignment.plan;
     let layers = norms::layers(plan).into_iter().map(|layer| plan.model.layers[layer].name.clone()).collect();
     let times = vec![DeviceTime::default(); job.devices.len()];
-    Session { job, only, crew, orders, listen, position, tried: saved, saved, begin, time_before, times, layers }.run()
+    Session { job, supply, crew, orders, listen, position, tried: saved, saved, begin, time_before, times, layers }
+        .run()
 }
 
 struct Session<'l> {
     job: Job,
-    /// The one rank that is in this process; `None`: all are.
-    only: Option<usize>,
+    /// Where the batches of the ranks of this process come from.
+    supply: Supply,
     crew: Crew<Report>,
     orders: Vec<Sender<Order>>,
     listen: &'l mut dyn FnMut(&Event),
@@ -252,7 +253,7 @@ impl Session<'_> {
             skip_batches: self.position.steps_in_epoch,
             ..self.loader_options()
         };
-        start(Arc::clone(&self.job.train), options)
+        self.supply.stream(&self.job.train, options)
     }
 
     /// Follows the ranks through an order to train; says why they left it early, if they did.
@@ -342,7 +343,7 @@ impl Session<'_> {
 
     /// The outcome over the test set; `None`, with the reason, if a signal came.
     fn evaluate(&mut self) -> Result<(Option<Outcome>, Option<StopReason>)> {
-        let streams = start(Arc::clone(&self.job.test), self.loader_options())?;
+        let streams = self.supply.stream(&self.job.test, self.loader_options())?;
         self.order(streams.into_iter().map(Order::Evaluate))?;
         let of = self.job.test.len() as u64;
         let (mut ended, mut total, mut stopped) = (0, Outcome::default(), None);
@@ -371,7 +372,6 @@ impl Session<'_> {
             first_step: self.position.step,
             data_ranks: plan.mesh.data,
             replicas: plan.mesh.model,
-            only: self.only,
             counts: Arc::clone(&self.job.loaded),
             ..LoaderOptions::default()
         }

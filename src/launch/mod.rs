@@ -10,6 +10,7 @@
 //! * [`board`] what the ranks of a run tell each other beside their work
 //! * [`agreement`] what the ranks of a run must have in common
 //! * [`heartbeat`] signs of life while they train
+//! * [`host`] how the ranks of a host come to share one loader
 //! * [`meeting`] how ranks that are processes become groups
 //! * [`last_word`] what a process that failed says and leaves
 //! * [`simulator`] simulated GPUs, for rehearsals
@@ -23,6 +24,7 @@ pub mod board;
 pub mod control;
 pub mod environment;
 pub mod heartbeat;
+pub mod host;
 pub mod last_word;
 pub mod launchers;
 pub mod listening;

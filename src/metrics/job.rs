@@ -92,8 +92,10 @@ impl JobSeries {
                 .counter("nonfinite_steps_total", "Steps whose loss was infinite or not a number.")?,
             loader_queue: series
                 .gauge("loader_queue_batches", "Batches that were ready when the last step asked for one.")?,
-            images_decoded: series
-                .counter("images_decoded_total", "Images that the loader of this process has made.")?,
+            images_decoded: series.counter(
+                "images_decoded_total",
+                "Images that the loader of this process has made, for all ranks of its host.",
+            )?,
             decode_failures: series
                 .counter("image_decode_failures_total", "Images that the loader of this process could not make.")?,
             last_step: series

@@ -23,6 +23,7 @@ mod plans;
 mod record;
 mod rehearsal;
 mod resume;
+mod shared_loader;
 mod shipped;
 mod speech;
 mod supervision;

@@ -53,6 +53,16 @@ fn a_rehearsal_computes_what_threads_compute() {
     equals_threads(&["--gpus", "4", "--mesh", "2x2", "--precision", "fp64"]);
 }
 
+/// The ranks share one loader, which changes images and draws dropout masks for all of them, in several epochs.
+#[test]
+fn a_rehearsal_with_changed_images_computes_what_threads_compute() {
+    let changed = ["--set", "data.flip=true", "--set", "data.crop=1", "--set", "data.train_examples=20"];
+    for mesh in ["1x2", "2x1", "2x2"] {
+        let devices = if mesh == "2x2" { "4" } else { "2" };
+        equals_threads(&[&["--gpus", devices, "--mesh", mesh, "--precision", "fp32"], &changed[..]].concat());
+    }
+}
+
 /// Three ranks share no layer evenly: everything goes by sends and receives.
 #[test]
 fn a_rehearsal_of_uneven_shares_computes_what_threads_compute() {

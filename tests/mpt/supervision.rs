@@ -180,6 +180,24 @@ fn a_rank_that_is_killed_ends_the_run_with_its_name() {
     }
 }
 
+/// Memory of the loader is mapped where batches are made for others, or made by others.
+#[test]
+fn the_ranks_of_a_host_share_one_loader() {
+    for mode in [MODEL, DATA] {
+        let mut run = Run::begin(&[&mode[..], &LONG].concat(), &[]);
+        run.until("first step after");
+        for (process, rank) in run.processes() {
+            // Between two streams there is none.
+            let begin = Instant::now();
+            let shares = || fs::read_to_string(format!("/proc/{process}/maps")).unwrap().contains("memfd:mpt-loader");
+            while rank.is_some() && !shares() {
+                assert!(begin.elapsed() < PATIENCE, "rank {rank:?} has a loader of its own");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
+
 #[test]
 fn nothing_outlives_a_supervisor_that_is_killed() {
     let mut run = Run::begin(&[&MODEL[..], &LONG].concat(), &[]);

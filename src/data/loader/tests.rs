@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::data::{Mask, Noise};
+use crossbeam::channel::Sender;
 use proptest::prelude::*;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
