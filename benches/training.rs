@@ -2,13 +2,18 @@
 //! `mpt bench`, through the same code, at sizes that a laptop does in a second.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use crossbeam::channel::never;
 use mpt::bench::exchange::{self, OPERATIONS};
 use mpt::bench::loader;
 use mpt::bench::workload::{self, Length};
-use mpt::data::MaskSpec;
+use mpt::data::{MaskSpec, Supply};
+use mpt::engine::session::{Grouped, Job, Ranks};
+use mpt::launch::control::Control;
+use mpt::launch::threads;
 use mpt::plan::{Mesh, Mode};
 use mpt::recipe::Layered;
 use std::time::Duration;
+use tch::Device;
 
 const BATCH: usize = 128;
 /// Bytes that a rank receives in a call.
@@ -25,7 +30,8 @@ fn steps(mesh: &str, steps: u64) -> Duration {
     };
     let length = Length { warmup: 1, steps };
     let recipe = workload::recipe(&base, mesh, mode, BATCH, length).expect("a layout");
-    workload::steps(&recipe, length).expect("a run without faults").iter().map(|step| step.time).sum()
+    let job = Job::new(&recipe, Control::default()).expect("a sound recipe");
+    workload::steps(job, Ranks::All, length).expect("a run without faults").iter().map(|step| step.time).sum()
 }
 
 fn training_step(criterion: &mut Criterion) {
@@ -39,6 +45,12 @@ fn training_step(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Two ranks that are threads.
+fn pair() -> Grouped {
+    let groups = threads::groups(Mesh { data: 1, model: 2 }).into_iter().enumerate().collect();
+    Grouped { supply: Supply::Here, groups, interrupts: never() }
+}
+
 fn collectives(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("collectives of two ranks, 1 MiB");
     group.throughput(Throughput::Bytes(RECEIVED as u64)).sample_size(10);
@@ -46,7 +58,7 @@ fn collectives(criterion: &mut Criterion) {
         group.bench_function(operation.to_string(), |bencher| {
             bencher.iter_custom(|count| {
                 let job = exchange::Job { operation, size: RECEIVED, calls: count as usize };
-                let rows = exchange::measure(2, &[job]).expect("ranks without faults");
+                let rows = exchange::measure(pair(), Device::Cpu, &[job]).expect("ranks without faults");
                 Duration::from_secs_f64(rows[0].seconds * count as f64)
             });
         });

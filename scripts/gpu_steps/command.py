@@ -18,13 +18,12 @@ from setup_steps.sequence import interrupt
 
 from . import found, losses, running
 from .parts import Bench, Part, parts
-from .report import FAILED, PASSED, REFUSED, Report, Result, write
+from .report import FAILED, PASSED, Report, Result, write
 
 # The names under which the driver and NCCL are looked up; the simulator is both.
 SIMULATOR = "libmpt_simulator.so"
 SIMULATED = ("libcuda.so", "libcuda.so.1", "libnccl.so", "libnccl.so.2")
 REHEARSED_GPUS = 2
-CANNOT = 2  # mpt's exit code for a request that it cannot carry out
 
 
 def main(arguments: Sequence[str], root: Path) -> int:
@@ -143,7 +142,6 @@ def judged(part: Part, ended: running.Ended, bench: Bench) -> Result:
         why = f"it had not ended after {part.limit:.0f} s: something waits that nothing will wake"
         return Result(part, ended, FAILED, why)
     if ended.code != 0:
-        refused = ended.code == CANNOT and part.may_refuse
-        return Result(part, ended, REFUSED if refused else FAILED, "its last lines say why")
+        return Result(part, ended, FAILED, "its last lines say why")
     why = losses.compare(bench.runs / part.run, bench.runs / part.like) if part.like else ""
     return Result(part, ended, FAILED if why else PASSED, why)

@@ -17,7 +17,7 @@ FIRST_LINES, LAST_LINES = 60, 140
 NOT_A_PROOF = "This was a rehearsal on simulated GPUs: it proves nothing about real ones."
 
 
-PASSED, REFUSED, FAILED = "passed", "refused", "FAILED"
+PASSED, FAILED = "passed", "FAILED"
 
 
 class Result(NamedTuple):
@@ -46,9 +46,8 @@ class Report(NamedTuple):
         """One sentence."""
         took = seconds(sum(result.ended.seconds for result in self.results))
         said = [f"{len(self.those(PASSED))} of {self.planned} parts passed in {took}"]
-        for verdict in (FAILED, REFUSED):
-            if self.those(verdict):
-                said.append(f"{verdict}: {', '.join(f'`{name}`' for name in self.those(verdict))}")
+        if self.those(FAILED):
+            said.append(f"{FAILED}: {', '.join(f'`{name}`' for name in self.those(FAILED))}")
         if len(self.results) < self.planned:
             said.append(f"it ended before the last {self.planned - len(self.results)}")
         return "; ".join(said)

@@ -1,12 +1,11 @@
 //! The collectives against a copy in memory.
 
-use super::statistics::median;
+use super::statistics::{median, timed};
 use crate::comm::{Call, Collective, Form, Operation, Stage};
+use crate::engine::session::Grouped;
 use crate::error::Result;
 use crate::launch::threads::{self, Reporter};
-use crate::plan::Mesh;
 use crate::torch;
-use std::time::Instant;
 use tch::{Device, Kind, Tensor};
 
 /// Bytes that are moved in each measurement, in calls of one size.
@@ -65,21 +64,22 @@ pub fn jobs(sizes: &[usize]) -> Vec<Job> {
     OPERATIONS.into_iter().flat_map(of).collect()
 }
 
-/// Measures collectives between `ranks` ranks, one after the other.
+/// Measures collectives between ranks along the model axis, one after the other, with tensors on a device. Nothing comes
+/// of it where the first rank is in another process.
 ///
 /// # Errors
 /// A rank failed.
-pub fn measure(ranks: usize, jobs: &[Job]) -> Result<Vec<Row>> {
-    let seats = threads::groups(Mesh { data: 1, model: ranks });
+pub fn measure(ranks: Grouped, device: Device, jobs: &[Job]) -> Result<Vec<Row>> {
     let jobs = jobs.to_vec();
-    let mut crew = threads::start(seats, move |rank, mut groups, reporter| {
+    let crew = threads::start_some(ranks.groups, move |rank, mut groups, reporter| {
         torch::set_threads(1);
         for &job in &jobs {
-            let row = time(job, groups.model.as_mut())?;
+            let row = time(job, groups.model.as_mut(), device)?;
             say(rank, row, reporter)?;
         }
         Ok(())
     })?;
+    let mut crew = crew.interrupted_by(ranks.interrupts);
     let mut rows = Vec::new();
     while let Some(row) = crew.next_report()? {
         rows.push(row);
@@ -91,9 +91,9 @@ fn say(rank: usize, row: Row, reporter: &Reporter<Row>) -> Result<()> {
     if rank == 0 { reporter.report(row) } else { Ok(()) }
 }
 
-fn time(Job { operation, size, calls }: Job, group: &mut dyn Collective) -> Result<Row> {
+fn time(Job { operation, size, calls }: Job, group: &mut dyn Collective, device: Device) -> Result<Row> {
     let others = group.size() - 1;
-    let options = (Kind::Float, Device::Cpu);
+    let options = (Kind::Float, device);
     let width = Kind::Float.elt_size_in_bytes();
     // What one other rank sends: for a sum of everything, all of it.
     let piece = (size / width / others.max(1)).max(1);
@@ -103,12 +103,8 @@ fn time(Job { operation, size, calls }: Job, group: &mut dyn Collective) -> Resu
     let copied = Tensor::f_ones([(received / width) as i64], options)?;
     let (mut seconds, mut copy_seconds) = (Vec::new(), Vec::new());
     for _ in 0..WARMUP + calls {
-        let begin = Instant::now();
-        call(operation, group, &own, &parts)?;
-        seconds.push(begin.elapsed().as_secs_f64());
-        let begin = Instant::now();
-        drop(Tensor::f_cat(&[&copied], 0)?);
-        copy_seconds.push(begin.elapsed().as_secs_f64());
+        seconds.push(timed(device, || call(operation, group, &own, &parts))?);
+        copy_seconds.push(timed(device, || Ok(Tensor::f_cat(&[&copied], 0)?))?);
     }
     let (seconds, copy_seconds) = (median(&seconds[WARMUP..]), median(&copy_seconds[WARMUP..]));
     Ok(Row { operation, ranks: group.size(), received, seconds, copy_seconds })

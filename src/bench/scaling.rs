@@ -87,6 +87,14 @@ fn configurations(devices: usize) -> Vec<Configuration> {
     all
 }
 
+/// Sees that a network can be laid out in every configuration of an extent, so that it is known before any is measured.
+///
+/// # Errors
+/// It cannot.
+pub fn check(base: &Recipe, extent: Extent) -> Result<()> {
+    configurations(extent.devices).into_iter().try_for_each(|one| recipe(base, one, extent.length).map(|_| ()))
+}
+
 struct Measurement {
     rate: f64,
     exchange_share: f64,
@@ -94,22 +102,29 @@ struct Measurement {
 }
 
 /// Measures every configuration in turn, `rounds` times: what a noisy machine does to one of a round it is likely to do
-/// to all of it. `heard` is told what is about to be measured.
+/// to all of it. `heard` is told what is about to be measured, and `run` gives the timed steps of a recipe, unless none of
+/// its ranks is in this process: where that is so of the first rank, nothing comes of it.
 ///
 /// # Errors
 /// The network cannot be laid out over the devices, or a rank failed.
-pub fn measure(base: &Recipe, extent: Extent, heard: &mut dyn FnMut(usize, Configuration)) -> Result<Vec<Row>> {
+pub fn measure(
+    base: &Recipe,
+    extent: Extent,
+    run: &mut dyn FnMut(&Recipe) -> Result<Option<Vec<Step>>>,
+    heard: &mut dyn FnMut(usize, Configuration),
+) -> Result<Option<Vec<Row>>> {
     let all = configurations(extent.devices);
-    // What cannot be laid out is found before anything is measured.
-    for configuration in &all {
-        recipe(base, *configuration, extent.length)?;
-    }
     let mut found: BTreeMap<usize, Vec<Measurement>> = BTreeMap::new();
     for round in 0..extent.rounds {
         for (index, &configuration) in all.iter().enumerate() {
             heard(round, configuration);
-            found.entry(index).or_default().push(run(base, configuration, extent.length)?);
+            let steps = run(&recipe(base, configuration, extent.length)?)?;
+            let measured = steps.map(|steps| Measurement::of(&steps, batch_size(base, configuration)));
+            found.entry(index).or_default().extend(measured);
         }
+    }
+    if found.values().any(Vec::is_empty) {
+        return Ok(None);
     }
     let alone: Vec<f64> = found[&0].iter().map(|measured| measured.rate).collect();
     let rows = all.iter().enumerate().map(|(index, &configuration)| {
@@ -126,7 +141,7 @@ pub fn measure(base: &Recipe, extent: Extent, heard: &mut dyn FnMut(usize, Confi
             wait_share: share(|one| one.wait_share),
         }
     });
-    Ok(rows.collect())
+    Ok(Some(rows.collect()))
 }
 
 fn batch_size(base: &Recipe, configuration: Configuration) -> usize {
@@ -141,14 +156,15 @@ fn recipe(base: &Recipe, configuration: Configuration, length: Length) -> Result
     workload::recipe(base, mesh, configuration.mode, batch_size(base, configuration), length)
 }
 
-fn run(base: &Recipe, configuration: Configuration, length: Length) -> Result<Measurement> {
-    let steps = workload::steps(&recipe(base, configuration, length)?, length)?;
-    let seconds: Vec<f64> = steps.iter().map(|step| step.time.as_secs_f64()).collect();
-    Ok(Measurement {
-        rate: batch_size(base, configuration) as f64 / median(&seconds),
-        exchange_share: share(&steps, &[Phase::Exchange, Phase::Reduce]),
-        wait_share: share(&steps, &[Phase::Wait]),
-    })
+impl Measurement {
+    fn of(steps: &[Step], batch_size: usize) -> Self {
+        let seconds: Vec<f64> = steps.iter().map(|step| step.time.as_secs_f64()).collect();
+        Self {
+            rate: batch_size as f64 / median(&seconds),
+            exchange_share: share(steps, &[Phase::Exchange, Phase::Reduce]),
+            wait_share: share(steps, &[Phase::Wait]),
+        }
+    }
 }
 
 /// The share of all ranks' time that was spent in some phases.

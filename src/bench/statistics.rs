@@ -1,4 +1,21 @@
-//! Medians and spreads: on a machine that does other things too, a mean tells of the other things.
+//! Times, medians and spreads: on a machine that does other things too, a mean tells of the other things.
+
+use crate::error::Result;
+use crate::torch::device::synchronize;
+use std::time::Instant;
+use tch::Device;
+
+/// The seconds that a device takes for some work, from when it has done all before to when it has done this.
+///
+/// # Errors
+/// The work's, and what went wrong on the device.
+pub fn timed<T>(device: Device, work: impl FnOnce() -> Result<T>) -> Result<f64> {
+    synchronize(device)?;
+    let begin = Instant::now();
+    drop(work()?);
+    synchronize(device)?;
+    Ok(begin.elapsed().as_secs_f64())
+}
 
 /// What repeated measurements come to.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,26 +1,23 @@
 //! One training step, layer by layer, against the machine's own matrix products.
 
-use super::statistics::median;
-use super::workload::{self, Length};
+use super::statistics::{median, timed};
+use super::workload::Length;
 use crate::comm::Groups;
-use crate::data::{LoaderOptions, Order, Source, start};
+use crate::data::{LoaderOptions, Order};
 use crate::engine::agreement::Word;
 use crate::engine::input::DeviceBatch;
-use crate::engine::job::{plan_of, settings};
 use crate::engine::phases::{Phase, Phases};
 use crate::engine::profile::Profile;
 use crate::engine::rank::{Rank, Settings};
-use crate::engine::session::masks;
-use crate::engine::worker::Batches;
+use crate::engine::session::{Grouped, Job, masks};
+use crate::engine::worker::{Assignment, Batches};
 use crate::error::Result;
 use crate::launch::threads::{self, Reporter};
 use crate::model::ranges::share;
 use crate::model::{Kind, LayerId};
 use crate::plan::Plan;
-use crate::recipe::Recipe;
 use crate::torch;
 use std::sync::Arc;
-use std::time::Instant;
 use tch::{Device, Tensor};
 
 /// The side of the square matrices whose product tells what the machine can do: large enough that memory is no limit.
@@ -59,9 +56,16 @@ pub struct StepTime {
     /// What a device computes of a product of two large square matrices while the others do too, in floating-point
     /// operations a second: the median of one product after each step.
     pub product_rate: f64,
+    /// Where the tensors lived.
+    pub device: Device,
 }
 
 impl StepTime {
+    /// Whether the device was waited for before and after each layer: else a GPU tells no layer's time.
+    pub fn one_by_one(&self) -> bool {
+        self.device.is_cuda()
+    }
+
     /// The share of the step that is spent inside convolutions and matrix products.
     pub fn multiplying_share(&self) -> f64 {
         let inside = self.layers.iter().filter(|layer| layer.multiplies);
@@ -70,90 +74,77 @@ impl StepTime {
 }
 
 struct Sample {
-    rank: usize,
     phases: Phases,
     profile: Profile,
     product_seconds: f64,
 }
 
-#[derive(Clone)]
-struct Task {
-    plan: Arc<Plan>,
-    settings: Settings,
-    learning_rate: f64,
-    threads: usize,
-    source: Arc<dyn Source>,
-    warmup: u64,
-}
-
-/// Measures the steps of a recipe, on random images.
+/// Measures the steps of a job whose recipe was made ready, run by the ranks that are in this process; `None` where the
+/// first is not.
 ///
 /// # Errors
-/// The recipe cannot be laid out, or a rank failed.
-pub fn measure(base: &Recipe, length: Length) -> Result<StepTime> {
-    let (mesh, mode) = base.layout()?;
-    let recipe = workload::recipe(base, mesh, mode, base.train.batch_size, length)?;
-    let plan = Arc::new(plan_of(&recipe)?);
-    let source = workload::images(recipe.seed, recipe.data.train_examples, recipe.data.image, plan.model.classes())?;
+/// A rank failed.
+pub fn measure(job: Job, ranks: Grouped, length: Length) -> Result<Option<StepTime>> {
+    let (assignment, batch_size) = (job.assignment, job.batch_size);
+    let (plan, device) = (Arc::clone(&assignment.plan), assignment.settings.device);
     let options = LoaderOptions {
-        seed: recipe.seed,
-        batch_size: recipe.train.batch_size,
+        seed: assignment.settings.seed,
+        batch_size,
         order: Order::Shuffled { epoch: 0 },
-        data_ranks: mesh.data,
-        replicas: mesh.model,
+        data_ranks: plan.mesh.data,
+        replicas: plan.mesh.model,
         masks: masks(&plan),
         ..LoaderOptions::default()
     };
-    let streams = start(Arc::clone(&source), options)?;
-    let task = Task {
-        plan: Arc::clone(&plan),
-        settings: settings(&recipe),
-        learning_rate: recipe.optimizer.learning_rate,
-        threads: recipe.parallel.threads,
-        source,
-        warmup: length.warmup,
-    };
-    let seats = threads::groups(mesh).into_iter().zip(streams).collect();
-    let mut crew = threads::start(seats, move |number, (groups, batches), reporter| {
-        run(&task, number, groups, &batches, reporter)
+    let streams = ranks.supply.stream(&job.train, options)?;
+    let seats = ranks.groups.into_iter().zip(streams);
+    let seats = seats.map(|((rank, groups), batches)| (rank, (groups, batches))).collect();
+    let crew = threads::start_some(seats, move |rank, (groups, batches), reporter| {
+        run(&assignment, length.warmup, rank, groups, &batches, reporter)
     })?;
+    let mut crew = crew.interrupted_by(ranks.interrupts);
     let mut samples = Vec::new();
     while let Some(sample) = crew.next_report()? {
-        if sample.rank == 0 {
-            samples.push(sample);
-        }
+        samples.push(sample);
     }
-    Ok(summary(&plan, recipe.train.batch_size, &samples))
+    Ok((!samples.is_empty()).then(|| summary(&plan, device, batch_size, &samples)))
 }
 
-fn run(task: &Task, rank: usize, groups: Groups, batches: &Batches, reporter: &Reporter<Sample>) -> Result<()> {
+/// The part of one rank, of whom the first reports.
+fn run(
+    assignment: &Assignment,
+    warmup: u64,
+    rank: usize,
+    groups: Groups,
+    batches: &Batches,
+    reporter: &Reporter<Sample>,
+) -> Result<()> {
+    let Assignment { plan, settings, stored, learning_rate, threads, .. } = assignment;
+    let Settings { kind, device, .. } = *settings;
     let _no_autograd = tch::no_grad_guard();
-    torch::set_threads(task.threads);
-    let kind = task.settings.kind;
-    let mut own = Rank::new(Arc::clone(&task.plan), rank, groups, task.settings)?;
-    let factors = [(); 2].map(|()| Tensor::f_ones([SIDE, SIDE], (kind, Device::Cpu)));
+    torch::set_threads(*threads);
+    let mut own = Rank::new(Arc::clone(plan), rank, groups, *settings)?;
+    let factors = [(); 2].map(|()| Tensor::f_ones([SIDE, SIDE], (kind, device)));
     let [left, right] = factors;
     let (left, right) = (left?, right?);
     for (step, batch) in batches.iter().enumerate() {
         let batch = batch?;
         own.lap()?;
-        own.take_profile();
-        let batch = DeviceBatch::new(&batch, task.source.shape(), task.plan.model.input, kind, Device::Cpu)?;
-        let outcome = own.train(&batch, task.learning_rate)?;
+        own.start_profile();
+        let batch = DeviceBatch::new(&batch, *stored, plan.model.input, kind, device)?;
+        let outcome = own.train(&batch, *learning_rate)?;
         let lap = own.lap()?;
         let agreed = own.agree(&Word { lap, ..Word::of(outcome) })?;
-        let begin = Instant::now();
-        drop(left.f_mm(&right)?);
-        let product_seconds = begin.elapsed().as_secs_f64();
-        if step as u64 >= task.warmup {
+        let product_seconds = timed(device, || Ok(left.f_mm(&right)?))?;
+        if let Some(profile) = own.take_profile().filter(|_| rank == 0 && step as u64 >= warmup) {
             let phases = agreed.ranks()[rank].phases;
-            reporter.report(Sample { rank, phases, profile: own.take_profile(), product_seconds })?;
+            reporter.report(Sample { phases, profile, product_seconds })?;
         }
     }
     Ok(())
 }
 
-fn summary(plan: &Arc<Plan>, batch_size: usize, samples: &[Sample]) -> StepTime {
+fn summary(plan: &Arc<Plan>, device: Device, batch_size: usize, samples: &[Sample]) -> StepTime {
     let over_steps = |of: &dyn Fn(&Sample) -> f64| median(&samples.iter().map(of).collect::<Vec<_>>());
     let examples = share(batch_size, plan.mesh.data, 0).len() as f64;
     let needs_gradient = plan.model.needs_gradient();
@@ -180,5 +171,6 @@ fn summary(plan: &Arc<Plan>, batch_size: usize, samples: &[Sample]) -> StepTime 
             .collect(),
         layers: layers.collect(),
         product_rate: 2.0 * (SIDE as f64).powi(3) / over_steps(&|sample| sample.product_seconds),
+        device,
     }
 }

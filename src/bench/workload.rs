@@ -5,7 +5,6 @@ use crate::engine::job::plan_of;
 use crate::engine::session::{Job, Ranks, run};
 use crate::error::Result;
 use crate::events::{Event, Step};
-use crate::launch::control::Control;
 use crate::plan::{Mesh, Mode};
 use crate::recipe::Recipe;
 use crate::recipe::settings::SourceKind;
@@ -49,14 +48,13 @@ pub fn recipe(base: &Recipe, mesh: Mesh, mode: Mode, batch_size: usize, length: 
     Ok(recipe)
 }
 
-/// The timed steps of a recipe that was made ready.
+/// The timed steps of a job whose recipe was made ready, run by the ranks that are in this process.
 ///
 /// # Errors
-/// The recipe cannot be laid out, or a rank failed.
-pub fn steps(recipe: &Recipe, length: Length) -> Result<Vec<Step>> {
-    let job = Job::new(recipe, Control::default())?;
+/// A rank failed.
+pub fn steps(job: Job, ranks: Ranks, length: Length) -> Result<Vec<Step>> {
     let mut steps = Vec::with_capacity(length.steps as usize);
-    run(job, Ranks::All, &mut |event| match event {
+    run(job, ranks, &mut |event| match event {
         Event::Step(step) if step.step > length.warmup => steps.push(step.clone()),
         _ => {}
     })?;

@@ -1,22 +1,29 @@
 //! `mpt bench`.
 
-use super::options::{What, Where, set};
-use crate::bench::scaling::{Configuration, Extent};
-use crate::bench::workload::Length;
+use super::options::{Devices, What, Where, Which, set};
+use super::place::Place;
+use crate::bench::scaling::{Configuration, Extent, Row};
+use crate::bench::workload::{self, Length};
 use crate::bench::{exchange, loader, scaling, step};
 use crate::engine::job::plan_of;
-use crate::engine::session::{Job, masks};
+use crate::engine::session::{Grouped, Job, Ranks, masks};
 use crate::error::{Error, Result};
 use crate::launch::control::Control;
-use crate::launch::environment;
+use crate::launch::launchers::Described;
+use crate::launch::watchdog::Watchdog;
+use crate::launch::{environment, launchers, supervisor, visible};
+use crate::plan::Mesh;
 use crate::recipe::Recipe;
+use crate::recipe::duration::parse_bytes;
 use crate::report::{bench_table, console};
 use clap::{Args, Subcommand, value_parser};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-/// Bytes that a rank receives, where the command line does not say.
-const SIZES: [usize; 5] = [4 << 10, 64 << 10, 1 << 20, 8 << 20, 64 << 20];
+/// Devices of a measurement that is of more than one, where the command line does not say.
+const DEVICES: usize = 2;
 
 /// Arguments of `mpt bench`.
 #[derive(Debug, Args)]
@@ -39,13 +46,13 @@ enum Measure {
         #[arg(long)]
         json: bool,
     },
-    /// Examples a second from 1 to N devices, in both modes, strong (the batch stays) and weak (the batch per device)
+    /// Examples a second from 1 to N devices (2, unless --gpus or --devices say otherwise), in both modes, strong (the batch
+    /// stays) and weak (the batch per device)
     Scaling {
         #[command(flatten)]
         what: What,
-        /// The most devices
-        #[arg(long, value_name = "N", default_value_t = 2, value_parser = value_parser!(u32).range(1..=64))]
-        gpus: u32,
+        #[command(flatten)]
+        which: Which,
         #[command(flatten)]
         length: Steps,
         /// How often everything is measured, in turn
@@ -58,11 +65,14 @@ enum Measure {
         #[arg(long)]
         json: bool,
     },
-    /// Each collective, by size, against a copy in memory
+    /// Each collective, by size, against a copy in memory; between two devices, unless --gpus or --devices say otherwise
     Exchange {
-        /// How many devices take part
-        #[arg(long, value_name = "N", default_value_t = 2, value_parser = value_parser!(u32).range(2..=64))]
-        gpus: u32,
+        #[command(flatten)]
+        which: Which,
+        /// About how many bytes a rank receives in a call
+        #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_bytes,
+              default_values = ["4KiB", "64KiB", "1MiB", "8MiB", "64MiB"])]
+        sizes: Vec<u64>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -102,21 +112,41 @@ impl Bench {
     pub fn run(self) -> Result<u8> {
         environment::suit_training();
         match self.what {
-            Measure::Step { what, place, length, json } => measure_step(&what, &place, length, json)?,
-            Measure::Scaling { what, gpus, length, rounds, svg, json } => {
-                let recipe = what.recipe(&Where::default())?.recipe()?;
-                let extent = Extent { devices: gpus as usize, rounds: rounds as usize, length: length.into() };
-                measure_scaling(&recipe, extent, svg, json)?;
+            Measure::Step { what, place, length, json } => measure_step(&what, &place, length.into(), json),
+            Measure::Scaling { what, which, length, rounds, svg, json } => {
+                let devices = which.count().unwrap_or(DEVICES);
+                let extent = Extent { devices, rounds: rounds as usize, length: length.into() };
+                measure_scaling(&what, &which, extent, svg.as_deref(), json)
             }
-            Measure::Exchange { gpus, json } => {
-                let rows = exchange::measure(gpus as usize, &exchange::jobs(&SIZES))?;
-                let value = || json!({ "rows": bench_table::exchanges_json(&rows) });
-                print(json, &bench_table::exchanges(&rows), &value)?;
-            }
-            Measure::Loader { what, json } => measure_loader(&what, json)?,
+            Measure::Exchange { which, sizes, json } => measure_exchange(&which, &sizes, json),
+            Measure::Loader { what, json } => measure_loader(&what, json),
         }
-        Ok(0)
     }
+}
+
+/// Measures where the ranks are: here, or in processes of which this is one, or which this one starts with its own
+/// arguments; the first rank prints.
+fn on_ranks(which: &Which, meeting: Duration, count: usize, measure: impl FnOnce(&Place) -> Result<()>) -> Result<u8> {
+    let place = Place::find(launchers::detect()?, which, || Ok(meeting), || Ok(count))?;
+    if let Place::Nowhere(count) = place {
+        let arguments = visible::numbers_as_count(env::args_os().skip(1).collect(), count);
+        return supervisor::supervise(&supervisor::Ranks { count, arguments, environment: &|_| Vec::new() });
+    }
+    let measured = match place.launched() {
+        Some(Described { launcher, .. }) => Err(Error::usage(format!(
+            "`mpt bench` measures one machine and starts the ranks itself: start it without {launcher}"
+        ))),
+        None => measure(&place),
+    };
+    measured.inspect_err(|error| place.fail(error)).map(|()| 0)
+}
+
+/// The job of a recipe that was made ready, its ranks that are in this process, and what watches them.
+fn seated(place: &Place, purpose: &str, recipe: &Recipe) -> Result<(Job, Grouped, Watchdog)> {
+    let mut job = Job::new(recipe, Control::default())?;
+    place.suit(&mut job, recipe);
+    let (grouped, watchdog) = place.grouped(purpose, job.assignment.plan.mesh, recipe.parallel.timeout, None)?;
+    Ok((job, grouped, watchdog))
 }
 
 fn print(json: bool, table: &str, value: &dyn Fn() -> Value) -> Result<()> {
@@ -124,42 +154,102 @@ fn print(json: bool, table: &str, value: &dyn Fn() -> Value) -> Result<()> {
 }
 
 /// `alexnet, bf16, 1 thread(s) a device`.
-fn described(recipe: &Recipe) -> String {
-    let threads = recipe.parallel.threads.max(1);
-    format!("{}, {}, {threads} thread(s) a device", recipe.model.name, recipe.train.precision.resolved().name())
-}
-
-fn measure_step(what: &What, place: &Where, length: Steps, json: bool) -> Result<()> {
-    place.on_cpu("bench")?;
-    let recipe = what.recipe(place)?.recipe()?;
-    let measured = step::measure(&recipe, length.into())?;
-    let plan = &measured.plan;
-    let heading = format!("{}, {} {}", described(&recipe), plan.mode, plan.mesh);
-    let value = || {
-        let mut value = bench_table::step_json(&measured);
-        value["what"] = heading.clone().into();
-        value
+fn described(recipe: &Recipe, devices: Devices) -> String {
+    let on = match devices {
+        Devices::Cpu => format!("{} thread(s) a device", recipe.parallel.threads.max(1)),
+        Devices::Cuda => "GPUs".to_owned(),
+        Devices::Simulated => "simulated GPUs".to_owned(),
     };
-    print(json, &format!("{heading}\n\n{}", bench_table::step(&measured)), &value)
+    format!("{}, {}, {on}", recipe.model.name, recipe.train.precision.resolved().name())
 }
 
-fn measure_scaling(recipe: &Recipe, extent: Extent, svg: Option<PathBuf>, json: bool) -> Result<()> {
-    let heading = described(recipe);
-    let rows = scaling::measure(recipe, extent, &mut |round, Configuration { mode, devices, scaling }| {
+fn measure_step(what: &What, place: &Where, length: Length, json: bool) -> Result<u8> {
+    let mut layered = what.recipe(place)?;
+    let asked = layered.recipe()?;
+    let count = plan_of(&asked)?.mesh.ranks();
+    on_ranks(&place.which, asked.parallel.meeting, count, |place| {
+        place.fit(&mut layered)?;
+        let base = layered.recipe()?;
+        let (mesh, mode) = base.layout()?;
+        let recipe = workload::recipe(&base, mesh, mode, base.train.batch_size, length)?;
+        let (job, grouped, watchdog) = seated(place, "step", &recipe)?;
+        let measured = step::measure(job, grouped, length).map_err(|error| watchdog.conclude(error))?;
+        let Some(measured) = measured else { return Ok(()) };
+        let heading = format!("{}, {mode} {mesh}", described(&recipe, place.devices()));
+        let value = || {
+            let mut value = bench_table::step_json(&measured);
+            value["what"] = heading.clone().into();
+            value
+        };
+        print(json, &format!("{heading}\n\n{}", bench_table::step(&measured)), &value)
+    })
+}
+
+fn measure_scaling(what: &What, which: &Which, extent: Extent, svg: Option<&Path>, json: bool) -> Result<u8> {
+    let mut layered = what.recipe(&Where::default())?;
+    let asked = layered.recipe()?;
+    scaling::check(&asked, extent)?;
+    on_ranks(which, asked.parallel.meeting, extent.devices, |place| {
+        place.fit(&mut layered)?;
+        let base = layered.recipe()?;
+        let Some(rows) = scaling_rows(place, &base, extent)? else { return Ok(()) };
+        let heading = described(&base, place.devices());
+        if let Some(file) = svg {
+            let picture = bench_table::scaling_plot(&heading, &rows).svg()?;
+            std::fs::write(file, picture)
+                .map_err(|error| Error::failed(format!("--svg: {} cannot be written: {error}", file.display())))?;
+        }
+        let value =
+            || json!({ "what": heading.clone(), "rounds": extent.rounds, "rows": bench_table::scaling_json(&rows) });
+        print(json, &format!("{heading}\n\n{}", bench_table::scaling(&rows)), &value)
+    })
+}
+
+/// The rows, on the process of the first rank. Ranks that are processes are the same for all rows: those that a row does not
+/// need wait until the first rank, which is in all of them, has come to the next.
+fn scaling_rows(place: &Place, base: &Recipe, extent: Extent) -> Result<Option<Vec<Row>>> {
+    let mut run_before = 0;
+    let mut run = |recipe: &Recipe| {
+        run_before += 1;
+        let name = format!("run {run_before}");
+        place.follow(&name)?;
+        if !place.has_any_of(recipe.parallel.devices) {
+            return Ok(None);
+        }
+        let (job, grouped, watchdog) = seated(place, &name, recipe)?;
+        let steps = workload::steps(job, Ranks::Grouped(grouped), extent.length);
+        steps.map(Some).map_err(|error| watchdog.conclude(error))
+    };
+    scaling::measure(base, extent, &mut run, &mut |round, Configuration { mode, devices, scaling }| {
         let (round, rounds) = (round + 1, extent.rounds);
-        console::say(&format!("round {round} of {rounds}: {mode}, {devices} device(s), {}", scaling.name()));
-    })?;
-    if let Some(file) = svg {
-        let picture = bench_table::scaling_plot(&heading, &rows).svg()?;
-        std::fs::write(&file, picture)
-            .map_err(|error| Error::failed(format!("--svg: {} cannot be written: {error}", file.display())))?;
-    }
-    let value =
-        || json!({ "what": heading.clone(), "rounds": extent.rounds, "rows": bench_table::scaling_json(&rows) });
-    print(json, &format!("{heading}\n\n{}", bench_table::scaling(&rows)), &value)
+        if place.speaks() {
+            console::say(&format!("round {round} of {rounds}: {mode}, {devices} device(s), {}", scaling.name()));
+        }
+    })
 }
 
-fn measure_loader(what: &What, json: bool) -> Result<()> {
+fn measure_exchange(which: &Which, sizes: &[u64], json: bool) -> Result<u8> {
+    let count = which.count().unwrap_or(DEVICES);
+    if count < 2 {
+        return Err(Error::usage(format!("--gpus {count}: one device has no other to exchange anything with")));
+    }
+    let sizes: Vec<usize> = sizes.iter().map(|&size| size as usize).collect();
+    // Waiting is limited as in training.
+    let parallel = What::default().recipe(&Where::default())?.recipe()?.parallel;
+    on_ranks(which, parallel.meeting, count, |place| {
+        let mesh = Mesh { data: 1, model: count };
+        let (grouped, watchdog) = place.grouped("exchange", mesh, parallel.timeout, None)?;
+        let rows = exchange::measure(grouped, place.tensors(), &exchange::jobs(&sizes))
+            .map_err(|error| watchdog.conclude(error))?;
+        if !place.speaks() {
+            return Ok(());
+        }
+        let value = || json!({ "rows": bench_table::exchanges_json(&rows) });
+        print(json, &bench_table::exchanges(&rows), &value)
+    })
+}
+
+fn measure_loader(what: &What, json: bool) -> Result<u8> {
     let mut layered = what.recipe(&Where::default())?;
     set(&mut layered, "bench loader", "parallel.devices", Some(1))?;
     let recipe = layered.recipe()?;
@@ -168,5 +258,6 @@ fn measure_loader(what: &What, json: bool) -> Result<()> {
     let variants = loader::variants(&masks).into_iter();
     let rows =
         variants.map(|variant| loader::measure(&job.train, job.batch_size, variant)).collect::<Result<Vec<_>>>()?;
-    print(json, &bench_table::loader(&rows), &|| json!({ "rows": bench_table::loader_json(&rows) }))
+    print(json, &bench_table::loader(&rows), &|| json!({ "rows": bench_table::loader_json(&rows) }))?;
+    Ok(0)
 }

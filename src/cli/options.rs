@@ -13,7 +13,7 @@ use tch::Device;
 const DEFAULT_RECIPE: &str = "fashion-mnist";
 
 /// What to run.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct What {
     /// A shipped recipe, or a file ending in .toml (`mpt show recipes` lists them) [default: fashion-mnist]
     #[arg(long, value_name = "NAME|FILE")]
@@ -35,15 +35,26 @@ pub struct What {
     precision: Option<String>,
 }
 
-/// On what to run.
+/// Which devices to use.
 #[derive(Debug, Default, Args)]
-pub struct Where {
+pub struct Which {
     /// How many devices to use
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     gpus: Option<u32>,
     /// Which GPUs of this machine to use, by number, like 0,2
     #[arg(long = "devices", value_name = "LIST", value_delimiter = ',', conflicts_with = "gpus")]
     numbers: Vec<usize>,
+    /// The kind of device; auto: GPUs if the machine has any, else CPU devices
+    #[arg(long, value_enum, default_value_t = DeviceKind::Auto)]
+    device: DeviceKind,
+}
+
+/// On what to run.
+#[derive(Debug, Default, Args)]
+pub struct Where {
+    /// The devices.
+    #[command(flatten)]
+    pub which: Which,
     /// How the devices share the work: single, data-parallel or model-parallel [default: single for one device, else
     /// data-parallel]
     #[arg(long, value_name = "MODE")]
@@ -51,9 +62,6 @@ pub struct Where {
     /// The devices as a grid of data by model, like 2x2
     #[arg(long, value_name = "DATAxMODEL")]
     mesh: Option<String>,
-    /// The kind of device; auto: GPUs if the machine has any, else CPU devices
-    #[arg(long, value_enum, default_value_t = DeviceKind::Auto)]
-    device: DeviceKind,
 }
 
 /// The kind of device.
@@ -134,7 +142,7 @@ impl What {
         set(layered, "--batch-size", "train.batch_size", self.batch_size)?;
         set(layered, "--seed", "seed", self.seed)?;
         set(layered, "--precision", "train.precision", self.precision.as_ref())?;
-        set(layered, "--gpus", "parallel.devices", place.count())?;
+        set(layered, "--gpus", "parallel.devices", place.which.count())?;
         set(layered, "--mode", "parallel.mode", place.mode.as_ref())?;
         set(layered, "--mesh", "parallel.mesh", place.mesh.as_ref())?;
         self.assign(layered)
@@ -173,14 +181,16 @@ pub fn set(layered: &mut Layered, flag: &str, key: &str, value: Option<impl ToSt
 }
 
 impl Where {
+    /// Whether nothing was said about devices, mode or mesh.
+    pub fn is_open(&self) -> bool {
+        self.which.count().is_none() && self.mode.is_none() && self.mesh.is_none()
+    }
+}
+
+impl Which {
     /// Lets there be as many devices as a launcher started ranks, on all its machines, whatever `--gpus` says of one.
     pub fn spread(&mut self, ranks: usize) {
         self.gpus = u32::try_from(ranks).ok();
-    }
-
-    /// Whether nothing was said about devices, mode or mesh.
-    pub fn is_open(&self) -> bool {
-        self.count().is_none() && self.mode.is_none() && self.mesh.is_none()
     }
 
     /// How many devices were asked for, if that was said.

@@ -2,19 +2,18 @@
 //! ranks of one run must do alike, the first decides and the others hear of.
 
 use super::declaration::declaration;
-use super::options::{Devices, Where, set};
-use crate::comm::Groups;
+use super::options::{Devices, Which, set};
 use crate::comm::nccl::gpu::{self, Gpu};
 use crate::comm::nccl::library;
 use crate::data::Supply;
 use crate::engine::job;
 use crate::engine::memory::Ask;
-use crate::engine::session::Job;
+use crate::engine::session::{Grouped, Job};
 use crate::error::{Error, Result};
 use crate::launch::board::Board;
 use crate::launch::heartbeat::Heartbeat;
 use crate::launch::launchers::{Described, Launcher};
-use crate::launch::watchdog::council;
+use crate::launch::watchdog::{Watch, Watchdog, council};
 use crate::launch::world::World;
 use crate::launch::{agreement, environment, host, meeting, threads};
 use crate::plan::Mesh;
@@ -26,6 +25,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tch::Device;
 
 /// How long a rank looks for the store of its run where the settings, which say it, cannot be read.
 const MEETING: Duration = Duration::from_secs(60);
@@ -49,7 +49,7 @@ impl Place {
     /// are not as many GPUs, or not as many ranks on this machine, as are asked for.
     pub fn find(
         who: Option<Described>,
-        wish: &Where,
+        wish: &Which,
         meeting: impl FnOnce() -> Result<Duration>,
         count: impl FnOnce() -> Result<usize>,
     ) -> Result<Self> {
@@ -111,6 +111,11 @@ impl Place {
     /// Whether this process serves metrics for its host: the first of the host's ranks, or what starts them.
     pub fn serves(&self) -> bool {
         !matches!(self, Self::Rank(_, world, _) if world.who.local_rank != 0)
+    }
+
+    /// Whether any of the first `ranks` ranks is in this process.
+    pub fn has_any_of(&self, ranks: usize) -> bool {
+        !matches!(self, Self::Rank(_, world, _) if world.who.rank >= ranks)
     }
 
     /// The ranks of this host, of so many in all.
@@ -184,14 +189,21 @@ impl Place {
     /// Lays over settings that leave it open what the GPU is best at.
     ///
     /// # Errors
-    /// The settings ask for another number of devices than ranks were started.
+    /// The settings are not sound, or the driver's.
     pub fn fit(&self, layered: &mut Layered) -> Result<()> {
         if self.devices() == Devices::Cuda && layered.recipe()?.train.precision == Precision::Auto {
             let gpu = if let Self::Rank(_, _, gpu) = self { *gpu } else { 0 };
             let precision = if Gpu::new(gpu)?.computes_bf16()? { Precision::Bf16 } else { Precision::Fp32 };
             set(layered, "the GPU", "train.precision", Some(precision.name()))?;
         }
-        self.devices().fit_own_half(layered)?;
+        self.devices().fit_own_half(layered)
+    }
+
+    /// Sees that there are as many ranks as settings ask for.
+    ///
+    /// # Errors
+    /// A launcher started another number.
+    pub fn check_ranks(&self, layered: &Layered) -> Result<()> {
         let Some(started) = self.started() else { return Ok(()) };
         let ranks = layered.recipe()?.layout()?.0.ranks();
         if ranks == started {
@@ -202,14 +214,10 @@ impl Place {
 
     /// Tells a job where its ranks are.
     pub fn suit(&self, job: &mut Job, recipe: &Recipe) {
-        job.assignment.settings.device = self.devices().tensors(0);
+        job.assignment.settings.device = self.tensors();
         job.assignment.memory = self.memory(job.devices.len());
-        if let Self::Threads(devices) = self {
-            job.devices = (0..job.devices.len()).map(|rank| devices.name(rank)).collect();
-        }
-        let Self::Rank(devices, world, gpu) = self else { return };
-        job.assignment.settings.device = devices.tensors(*gpu);
-        job.devices = (0..world.who.size).map(|rank| devices.name(rank)).collect();
+        job.devices = (0..job.devices.len()).map(|rank| self.devices().name(rank)).collect();
+        let Self::Rank(_, world, _) = self else { return };
         job.assignment.threads = job::threads(recipe, world.who.local_size);
         job.assignment.on_step = library::step_marker();
     }
@@ -223,25 +231,43 @@ impl Place {
         }
     }
 
-    /// The ranks of this process, each in its groups.
-    ///
-    /// # Errors
-    /// The GPU cannot be used, or the other ranks did not come within the limit.
-    pub fn groups(&self, mesh: Mesh, limit: Duration) -> Result<Vec<(usize, Groups)>> {
-        let Self::Rank(_, world, gpu) = self else {
-            return Ok(threads::groups(mesh).into_iter().enumerate().collect());
-        };
-        let gpu = Gpu::new(*gpu)?;
-        Ok(vec![(world.who.rank, meeting::groups(world, mesh, &gpu, limit)?)])
+    /// Where the tensors live of the ranks of this process.
+    pub fn tensors(&self) -> Device {
+        self.devices().tensors(if let Self::Rank(_, _, gpu) = self { *gpu } else { 0 })
     }
 
-    /// Where the batches of the ranks of this process come from; `patience` is how long its loader may be silent.
+    /// Waits, however long that takes, until the first rank has come to the same point of the run, which no other is
+    /// called.
     ///
     /// # Errors
-    /// The other ranks of this host cannot be reached.
-    pub fn supply(&self, patience: Duration) -> Result<Supply> {
-        let Self::Rank(_, world, _) = self else { return Ok(Supply::Here) };
-        host::supply(world, patience)
+    /// A rank failed.
+    pub fn follow(&self, point: &str) -> Result<()> {
+        if let Self::Rank(_, world, _) = self { world.follow(point) } else { Ok(()) }
+    }
+
+    /// The ranks of a mesh that are in this process, in their groups and with where their batches come from, and what watches
+    /// their calls, none of which may keep a rank waiting longer than `limit`. `purpose` keeps these groups apart from others of the run, and `folder` the report
+    /// of a call that does not end.
+    ///
+    /// # Errors
+    /// The GPU cannot be used, or the other ranks cannot be reached, or did not come within the limit.
+    pub fn grouped(
+        &self,
+        purpose: &str,
+        mesh: Mesh,
+        limit: Duration,
+        folder: Option<PathBuf>,
+    ) -> Result<(Grouped, Watchdog)> {
+        let (supply, groups) = match self {
+            Self::Rank(_, world, gpu) => {
+                let groups = meeting::groups(world, purpose, mesh, &Gpu::new(*gpu)?, limit)?;
+                (host::supply(world, purpose, mesh.ranks(), limit)?, vec![(world.who.rank, groups)])
+            }
+            _ => (Supply::Here, threads::groups(mesh).into_iter().enumerate().collect()),
+        };
+        let watch = Watch { limit, folder, exits: true };
+        let (groups, watchdog) = Watchdog::over(groups, mesh, watch, self.boards()?)?;
+        Ok((Grouped { supply, groups, interrupts: watchdog.interrupts() }, watchdog))
     }
 
     /// Where the ranks are processes, this one's ways to tell the others that the run does not go on: one to listen, one
@@ -249,14 +275,14 @@ impl Place {
     ///
     /// # Errors
     /// The store does not answer.
-    pub fn boards(&self) -> Result<Option<[Board; 2]>> {
+    fn boards(&self) -> Result<Option<[Board; 2]>> {
         let Self::Rank(_, world, _) = self else { return Ok(None) };
-        Ok(Some([world.board(council::LISTENING)?, world.board(council::SPEAKING)?]))
+        Ok(Some([world.board(council::SPEAKING)?, world.board(council::SPEAKING)?]))
     }
 }
 
 /// `--gpus` counts the devices of a machine, and under a launcher those are the ranks that it started there.
-fn check_count(who: &Described, wish: &Where) -> Result<()> {
+fn check_count(who: &Described, wish: &Which) -> Result<()> {
     let Described { launcher, local_size, .. } = who;
     match wish.count() {
         Some(asked) if asked != *local_size => Err(Error::usage(format!(

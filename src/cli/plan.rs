@@ -32,7 +32,7 @@ impl PlanCommand {
     /// # Errors
     /// The model cannot be laid out over the devices.
     pub fn run(self) -> Result<u8> {
-        self.place.on_cpu("plan")?;
+        self.place.which.on_cpu("plan")?;
         let recipe = self.what.recipe(&self.place)?.recipe()?;
         let plan = plan_of(&recipe)?;
         let sizes = Sizes {

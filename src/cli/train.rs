@@ -7,14 +7,13 @@ use super::place::Place;
 use super::resume::Resume;
 use crate::engine::job::plan_of;
 use crate::engine::saving::Saving;
-use crate::engine::session::{Grouped, Job, Ranks, run};
+use crate::engine::session::{Job, Ranks, run};
 use crate::engine::worker::Assignment;
 use crate::error::Result;
 use crate::events::{StopReason, Summary};
 use crate::launch::control::Control;
-use crate::launch::watchdog::{Watch, Watchdog};
 use crate::launch::word::{Word, tell};
-use crate::launch::{environment, launchers, supervisor};
+use crate::launch::{environment, launchers, supervisor, visible};
 use crate::metrics::server::Port;
 use crate::model::shipped;
 use crate::plan::{Mesh, Plan};
@@ -97,13 +96,13 @@ impl Train {
         let begin = Instant::now();
         let meeting = || Ok(self.settings()?.recipe()?.parallel.meeting);
         let count = || Ok(self.recipe()?.layout()?.0.ranks());
-        let place = Place::find(launchers::detect()?, &self.place, meeting, count)?;
+        let place = Place::find(launchers::detect()?, &self.place.which, meeting, count)?;
         if let Place::Nowhere(count) = place {
             return self.supervise(count, env::args_os().skip(1).collect(), &|_| Vec::new());
         }
         // The first rank speaks for all.
         self.quiet |= !place.speaks();
-        place.started().into_iter().for_each(|ranks| self.place.spread(ranks));
+        place.started().into_iter().for_each(|ranks| self.place.which.spread(ranks));
         self.train(begin, &place).inspect_err(|error| place.fail(error))
     }
 
@@ -137,7 +136,7 @@ impl Train {
     ) -> Result<u8> {
         // Rank 0 takes the port; that it cannot is told before there are ranks.
         self.recipe()?.metrics.addr.as_ref().map(Port::take).transpose()?;
-        let arguments = numbers_as_count(arguments, count);
+        let arguments = visible::numbers_as_count(arguments, count);
         supervisor::supervise(&supervisor::Ranks { count, arguments, environment })
     }
 
@@ -146,7 +145,7 @@ impl Train {
     /// # Errors
     /// One is named twice.
     pub fn numbers(&self) -> Result<&[usize]> {
-        self.place.numbers()
+        self.place.which.numbers()
     }
 
     fn train(self, begin: Instant, place: &Place) -> Result<u8> {
@@ -172,13 +171,10 @@ impl Train {
         let what = description(&recipe, &job.assignment.plan);
         let _heartbeat = place.heartbeat(&recipe.parallel)?;
         let (mesh, limit) = (job.assignment.plan.mesh, recipe.parallel.timeout);
-        let watch = Watch { limit, folder: run_folder.clone(), exits: true };
-        let (groups, watchdog) = Watchdog::over(place.groups(mesh, limit)?, mesh, watch, place.boards()?)?;
-        let supply = place.supply(limit)?;
-        let ranks = Ranks::Grouped(Grouped { supply, groups, interrupts: watchdog.interrupts() });
+        let (grouped, watchdog) = place.grouped("training", mesh, limit, run_folder.clone())?;
         let endpoint = port.map(|port| Endpoint::open(port, &recipe, &job, place, self.quiet)).transpose()?;
         let mut listeners = Listeners::new(begin, self.quiet, log, endpoint);
-        let ended = run(job, ranks, &mut |event| listeners.hear(event));
+        let ended = run(job, Ranks::Grouped(grouped), &mut |event| listeners.hear(event));
         let summary = ended.map_err(|error| watchdog.conclude(error))?;
         if let Some(bytes) = environment::most_memory().filter(|_| !self.quiet) {
             console::say(Line::new("memory", format!("memory: {} at most", show_bytes(bytes))).with("bytes", bytes));
@@ -197,6 +193,7 @@ impl Train {
             None => self.settings()?,
         };
         place.fit(&mut layered)?;
+        place.check_ranks(&layered)?;
         let recipe = layered.recipe()?;
         let control = Control::until(recipe.train.max_time.and_then(|limit| begin.checked_add(limit)));
         let mut job = Job::new(&recipe, control)?;
@@ -332,24 +329,6 @@ impl Train {
     }
 }
 
-/// Arguments for ranks that see only the GPUs that were named: for them these are just so many.
-fn numbers_as_count(all: Vec<OsString>, count: usize) -> Vec<OsString> {
-    let mut arguments = Vec::with_capacity(all.len());
-    let mut all = all.into_iter();
-    while let Some(argument) = all.next() {
-        let text = argument.to_string_lossy();
-        if text == "--devices" || text.starts_with("--devices=") {
-            if text == "--devices" {
-                all.next();
-            }
-            arguments.extend(["--gpus".into(), count.to_string().into()]);
-        } else {
-            arguments.push(argument);
-        }
-    }
-    arguments
-}
-
 fn announce(job: &Job) {
     let Assignment { plan, begin, total_steps, .. } = &job.assignment;
     console::say(plan_line(plan));
@@ -384,17 +363,4 @@ fn plan_line(plan: &Plan) -> Line {
 fn description(recipe: &Recipe, plan: &Plan) -> String {
     let precision = recipe.train.precision.resolved().name();
     format!("{}, {} {}, {precision}", plan.model.name, plan.mode, plan.mesh)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranks_are_told_how_many_gpus_and_not_which() {
-        for all in [&["train", "--devices", "0,2", "--steps", "3"][..], &["train", "--devices=0,2", "--steps", "3"]] {
-            let left = numbers_as_count(all.iter().map(OsString::from).collect(), 2);
-            assert_eq!(left, ["train", "--gpus", "2", "--steps", "3"].map(OsString::from));
-        }
-    }
 }

@@ -47,7 +47,7 @@ impl Verify {
     /// # Errors
     /// The runs differ; names the first layer.
     pub fn run(self) -> Result<u8> {
-        let devices = self.place.devices()?;
+        let devices = self.place.which.devices()?;
         let mut layered = self.what.recipe(&self.place)?;
         if self.place.is_open() && layered.recipe()?.layout()?.0.ranks() == 1 {
             // One device has nothing to compare: the split that AlexNet was made for.

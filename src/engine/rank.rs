@@ -16,7 +16,7 @@ use super::layout::Layout;
 use super::norms::Squares;
 use super::parameters::Store;
 use super::phases::{Phase, Stopwatch};
-use super::profile::Profile;
+use super::profile::{Pass, Profile};
 use super::recording::{Quantity, Recording};
 use super::table;
 use super::waiting::{Reading, Slots};
@@ -30,7 +30,6 @@ use crate::optim::Sgd;
 use crate::plan::{ExchangeId, Placement, Plan, Read};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
 use tch::{Device, Kind, Tensor};
 
 /// What a rank needs to know to train besides the plan.
@@ -78,7 +77,7 @@ pub struct Rank {
     /// For each layer, what nothing reads after it.
     released: Vec<Released>,
     recording: Option<Recording>,
-    profile: Profile,
+    profile: Option<Profile>,
 }
 
 /// What a rank alone keeps between steps: its shard of what lies like the weights, in full precision, a tensor for each
@@ -137,7 +136,6 @@ impl Rank {
             layers.extend(table::layer(&plan, layer, plan.mesh.model_rank(rank), parameters, wants_gradient)?);
         }
         let released = (0..plan.model.layers.len()).map(|layer| released_after(&plan, layer)).collect();
-        let profile = Profile::new(plan.model.layers.len());
         let (loss, watch) = (Loss::default(), Stopwatch::start(Phase::Data));
         let squares = Squares::new(&plan, &store.layout, rank);
         let buckets = |place| Layout::new(&plan, place, settings.bucket).buckets.len();
@@ -160,7 +158,7 @@ impl Rank {
             needs_gradient,
             released,
             recording: None,
-            profile,
+            profile: None,
         };
         rank.gather_weights(Stage::Begin)?;
         Ok(rank)
@@ -216,9 +214,7 @@ impl Rank {
         let last = plan.model.layers.len() - 1;
         for layer in 0..last {
             let inputs = self.inputs(layer, &activations, &mut brought, &context)?;
-            let begin = Instant::now();
-            let output = self.layers[layer].forward(&inputs, &context).map_err(|error| self.in_layer(layer, error))?;
-            self.profile.forward(layer, begin);
+            let output = self.compute(Pass::Forward, layer, |rank| rank.layers[layer].forward(&inputs, &context))?;
             // A summand is no part of the activation; the sum is recorded when an exchange has made it.
             if plan.placements[layer + 1] != Placement::Partial {
                 self.record(Quantity::Activation(layer + 1), &output);
@@ -233,10 +229,7 @@ impl Rank {
             }
         }
         let logits = self.inputs(last, &activations, &mut brought, &context)?;
-        let begin = Instant::now();
-        let outcome = self.loss.forward(&logits[0], &batch.labels, training);
-        self.profile.forward(last, begin);
-        outcome.map_err(|error| self.in_layer(last, error))
+        self.compute(Pass::Forward, last, |rank| rank.loss.forward(&logits[0], &batch.labels, training))
     }
 
     /// What a layer reads, brought by exchanges where it takes them. A layer that reads in parts computes with the own one
@@ -259,7 +252,8 @@ impl Rank {
                 &Read::Exchanged(id) => {
                     self.have_started(id, held()?, &mut brought[id])?;
                     if plan.exchanges[id].in_parts {
-                        self.begin(layer, held()?, context)?;
+                        let own = held()?;
+                        self.compute(Pass::Forward, layer, |rank| rank.layers[layer].begin(own, context))?;
                     }
                     inputs.extend(self.brought(id, held()?, &mut brought[id])?);
                 }
@@ -268,22 +262,13 @@ impl Rank {
         Ok(inputs)
     }
 
-    fn begin(&mut self, layer: LayerId, own: &Tensor, context: &Context) -> Result<()> {
-        let begin = Instant::now();
-        self.layers[layer].begin(own, context).map_err(|error| self.in_layer(layer, error))?;
-        self.profile.forward(layer, begin);
-        Ok(())
-    }
-
     fn backward(&mut self, batch: &DeviceBatch) -> Result<()> {
         let plan = Arc::clone(&self.plan);
         let context = Context { training: true, masks: &batch.masks };
         let mut gradients = Gradients::new(&plan);
         self.watch.enter(Phase::Backward);
         let last = plan.model.layers.len() - 1;
-        let begin = Instant::now();
-        let of_logits = self.loss.backward(batch.global_examples).map_err(|error| self.in_layer(last, error))?;
-        self.profile.backward(last, begin);
+        let of_logits = self.compute(Pass::Backward, last, |rank| rank.loss.backward(batch.global_examples))?;
         gradients.deliver(&plan, last, vec![Some(of_logits)])?;
         self.start_exchanges_back(last, &mut gradients)?;
         for layer in (0..last).rev() {
@@ -292,17 +277,13 @@ impl Rank {
             }
             let gradient = self.come_home(layer + 1, &mut gradients)?;
             self.record(Quantity::Gradient(layer + 1), &gradient);
-            let begin = Instant::now();
             let of_inputs =
-                self.layers[layer].backward(&gradient, &context).map_err(|error| self.in_layer(layer, error))?;
-            self.profile.backward(layer, begin);
+                self.compute(Pass::Backward, layer, |rank| rank.layers[layer].backward(&gradient, &context))?;
             gradients.deliver(&plan, layer, of_inputs)?;
             // What goes to other ranks travels while the gradients of the weights are computed, and those of the weights
             // while the backward pass goes on.
             self.start_exchanges_back(layer, &mut gradients)?;
-            let begin = Instant::now();
-            self.layers[layer].backward_parameters(&gradient).map_err(|error| self.in_layer(layer, error))?;
-            self.profile.backward(layer, begin);
+            self.compute(Pass::Backward, layer, |rank| rank.layers[layer].backward_parameters(&gradient))?;
             self.start_reductions(Some(layer))?;
         }
         Ok(())

@@ -3,6 +3,7 @@
 
 use crate::error::Result;
 use crate::torch::store::Store;
+use std::time::Duration;
 
 /// A connection to the store of a run.
 pub struct Board {
@@ -34,6 +35,14 @@ impl Board {
     /// Nobody put it up within the connection's limit, or the store has gone.
     pub fn wait_for(&self, name: &str) -> Result<Vec<u8>> {
         self.store.get(&self.key(name))
+    }
+
+    /// A note, which is waited for so long; `None` if nobody put it up in this time.
+    ///
+    /// # Errors
+    /// The store has gone.
+    pub fn wait_within(&self, name: &str, wait: Duration) -> Result<Option<Vec<u8>>> {
+        self.store.get_within(&self.key(name), wait)
     }
 
     /// A note, if it is there.

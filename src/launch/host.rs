@@ -20,19 +20,20 @@ const LOOK: Duration = Duration::from_millis(500);
 /// The bytes of a rank's number, by which it introduces itself.
 const NUMBER: usize = size_of::<u64>();
 
-/// Connects the ranks of this host. Its first rank may be silent for `patience`, later, while another waits for a batch.
+/// Connects those of the first `ranks` ranks of a run that are on this host, of whom this is one. Its first may be silent for
+/// `patience`, later, while another waits for a batch. `purpose` keeps these connections apart from others of the run.
 ///
 /// # Errors
 /// The store's; or a rank of this host cannot be reached, or did not come in time, or failed.
-pub fn supply(world: &World, patience: Duration) -> Result<Supply> {
+pub fn supply(world: &World, purpose: &str, ranks: usize, patience: Duration) -> Result<Supply> {
     // One that cannot tell where it is, is alone.
     let host = here().unwrap_or_else(|_| format!("that of rank {}", world.who.rank));
-    supply_on(&host, world, patience)
+    supply_on(&host, world, purpose, ranks, patience)
 }
 
-fn supply_on(host: &str, world: &World, patience: Duration) -> Result<Supply> {
+fn supply_on(host: &str, world: &World, purpose: &str, ranks: usize, patience: Duration) -> Result<Supply> {
     let rank = world.who.rank;
-    let ranks = ranks_of(host, world)?;
+    let ranks = ranks_of(host, world, purpose, ranks)?;
     let first = ranks.first().copied().unwrap_or(rank);
     if ranks.len() < 2 {
         return Ok(Supply::First { rank, others: Vec::new() });
@@ -41,7 +42,7 @@ fn supply_on(host: &str, world: &World, patience: Duration) -> Result<Supply> {
         Error::failed(format!("the ranks of this host ({}) cannot share a loader: {error}", named(&ranks)))
     };
     let mut listener = None;
-    let name = world.share(&format!("loader/{first}"), first, || {
+    let name = world.share(&format!("loader/{purpose}/{first}"), first, || {
         let name = fs::read("/proc/sys/kernel/random/uuid").map_err(|error| cannot(&error))?;
         let address = SocketAddr::from_abstract_name(&name);
         let listening = address.and_then(|address| UnixListener::bind_addr(&address));
@@ -59,13 +60,13 @@ fn supply_on(host: &str, world: &World, patience: Duration) -> Result<Supply> {
     Ok(Supply::Other { first, link: connect().map_err(|error| cannot(&error))?, patience })
 }
 
-/// The ranks of this host, in order.
-fn ranks_of(host: &str, world: &World) -> Result<Vec<usize>> {
-    let told = |rank| format!("host/{rank}");
+/// Those of the first `ranks` ranks that are on this host, in order.
+fn ranks_of(host: &str, world: &World, purpose: &str, ranks: usize) -> Result<Vec<usize>> {
+    let told = |rank| format!("host/{purpose}/{rank}");
     world.tell(&told(world.who.rank), host.as_bytes())?;
     // The first rank reads them all for all: so each asks for one key.
-    let hosts = world.share("hosts", 0, || {
-        let hosts = (0..world.who.size).map(|rank| world.wait_for(&told(rank), &format!("the host of rank {rank}")));
+    let hosts = world.share(&format!("hosts/{purpose}"), 0, || {
+        let hosts = (0..ranks).map(|rank| world.wait_for(&told(rank), &format!("the host of rank {rank}")));
         Ok(hosts.collect::<Result<Vec<_>>>()?.join(&b'\n'))
     })?;
     let hosts = hosts.split(|&byte| byte == b'\n');
@@ -158,11 +159,11 @@ mod tests {
             .map(|number| {
                 thread::spawn(move || {
                     let world = rank(number, hosts.len(), port, LIMIT);
-                    told(&supply_on(hosts[number], &world, LIMIT).unwrap())
+                    told(&supply_on(hosts[number], &world, "test", hosts.len(), LIMIT).unwrap())
                 })
             })
             .collect();
-        let own = told(&supply_on(hosts[0], &first, LIMIT).unwrap());
+        let own = told(&supply_on(hosts[0], &first, "test", hosts.len(), LIMIT).unwrap());
         let others = found.drain(..).map(|thread| thread.join().unwrap());
         let all: Vec<_> = std::iter::once(own).chain(others).collect();
         let none = Vec::new;
@@ -180,9 +181,9 @@ mod tests {
     fn a_rank_that_does_not_connect_is_named() {
         let first = rank(0, 3, 0, Duration::from_millis(600));
         for number in [1, 2] {
-            first.tell(&format!("host/{number}"), b"a").unwrap();
+            first.tell(&format!("host/test/{number}"), b"a").unwrap();
         }
-        let message = supply_on("a", &first, LIMIT).err().unwrap().to_string();
+        let message = supply_on("a", &first, "test", 3, LIMIT).err().unwrap().to_string();
         assert!(message.starts_with("ranks 1 and 2 did not connect to the loader of rank 0 within 600ms"), "{message}");
     }
 }

@@ -12,15 +12,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The groups of this rank over its GPU. Every rank joins the same groups in the same order, each waiting at most
-/// `limit` for the others.
+/// `limit` for the others. `purpose` keeps them apart from other groups of the run.
 ///
 /// # Errors
 /// NCCL's and the store's, or not every rank came in time.
-pub fn groups(world: &World, mesh: Mesh, gpu: &Arc<Gpu>, limit: Duration) -> Result<Groups> {
+pub fn groups(world: &World, purpose: &str, mesh: Mesh, gpu: &Arc<Gpu>, limit: Duration) -> Result<Groups> {
     let join = |name: &str, members: &[usize]| -> Result<Box<Nccl>> {
         let (first, place) = (members[0], members.iter().position(|&member| member == world.who.rank).unwrap_or(0));
         let id = if members.len() > 1 {
-            let id = world.share(&format!("nccl/{name}/{first}"), first, || Ok(UniqueId::new()?.bytes().to_vec()))?;
+            let id = world
+                .share(&format!("nccl/{purpose}/{name}/{first}"), first, || Ok(UniqueId::new()?.bytes().to_vec()))?;
             Some(UniqueId::from_bytes(&id)?)
         } else {
             None

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use std::env;
+use std::ffi::OsString;
 use std::sync::Once;
 
 /// The variable.
@@ -42,6 +43,24 @@ fn chosen(visible: Option<&str>, numbers: &[usize]) -> Result<String> {
     Ok(names.collect::<Result<Vec<_>>>()?.join(","))
 }
 
+/// Arguments for ranks that see only the GPUs that were named: for them these are just so many.
+pub fn numbers_as_count(all: Vec<OsString>, count: usize) -> Vec<OsString> {
+    let mut arguments = Vec::with_capacity(all.len());
+    let mut all = all.into_iter();
+    while let Some(argument) = all.next() {
+        let text = argument.to_string_lossy();
+        if text == "--devices" || text.starts_with("--devices=") {
+            if text == "--devices" {
+                all.next();
+            }
+            arguments.extend(["--gpus".into(), count.to_string().into()]);
+        } else {
+            arguments.push(argument);
+        }
+    }
+    arguments
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,5 +71,13 @@ mod tests {
         assert_eq!(chosen(Some("4, GPU-8f,6"), &[2, 1]).unwrap(), "6,GPU-8f");
         let sentence = "--devices names GPU 2, but CUDA_VISIBLE_DEVICES shows 2: 0 to 1";
         assert_eq!(chosen(Some("4,5"), &[0, 2]).unwrap_err().to_string(), sentence);
+    }
+
+    #[test]
+    fn ranks_are_told_how_many_gpus_and_not_which() {
+        for all in [&["train", "--devices", "0,2", "--steps", "3"][..], &["train", "--devices=0,2", "--steps", "3"]] {
+            let left = numbers_as_count(all.iter().map(OsString::from).collect(), 2);
+            assert_eq!(left, ["train", "--gpus", "2", "--steps", "3"].map(OsString::from));
+        }
     }
 }

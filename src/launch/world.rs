@@ -97,7 +97,20 @@ impl World {
     /// # Errors
     /// The store's; or it was not set within the limit: names the ranks that have not come; or some rank failed.
     pub fn wait_for(&self, key: &str, what: &str) -> Result<Vec<u8>> {
-        let (name, deadline) = (self.key(key), Instant::now() + self.limit);
+        self.wait(key, Some(Instant::now() + self.limit), what)
+    }
+
+    /// Waits, however long that takes, until rank 0 has come to the same point, which no other is called.
+    ///
+    /// # Errors
+    /// The store's; or some rank failed.
+    pub fn follow(&self, point: &str) -> Result<()> {
+        let key = format!("point/{point}");
+        if self.who.rank == 0 { self.tell(&key, &[]) } else { self.wait(&key, None, point).map(|_| ()) }
+    }
+
+    fn wait(&self, key: &str, deadline: Option<Instant>, what: &str) -> Result<Vec<u8>> {
+        let name = self.key(key);
         let mut failure = None;
         loop {
             if let Some(value) = self.store.get_within(&name, LOOK).map_err(|error| self.without_server(error))? {
@@ -109,7 +122,7 @@ impl World {
                 return Err(failure);
             }
             failure = self.failure()?;
-            if Instant::now() >= deadline && failure.is_none() {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) && failure.is_none() {
                 return Err(self.too_late(what));
             }
         }
@@ -256,6 +269,17 @@ pub(super) mod tests {
         assert_eq!(first.share("folder", 0, || Ok(b"runs/1".to_vec())).unwrap(), b"runs/1");
         assert_eq!(second.join().unwrap(), b"runs/1");
         assert!(first.place_of(1).unwrap().ends_with(&format!("(process {})", process::id())));
+    }
+
+    #[test]
+    fn the_first_rank_is_followed_however_long_it_takes() {
+        let (limit, longer) = (Duration::from_millis(100), Duration::from_secs(2));
+        let first = rank(0, 2, 0, longer);
+        let second = rank(1, 2, first.port(), limit);
+        let follower = thread::spawn(move || second.follow("run 2"));
+        assert!(first.wait_for("nothing", "what nobody tells").is_err());
+        first.follow("run 2").unwrap();
+        assert_eq!(follower.join().unwrap(), Ok(()));
     }
 
     #[test]

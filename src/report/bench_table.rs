@@ -9,6 +9,10 @@ use crate::plan::Mode;
 use crate::recipe::duration::show_bytes;
 use serde_json::{Value, json};
 
+/// What is to be known of a step that was taken apart on a GPU.
+const ONE_BY_ONE: &str = "\nlayers were timed one by one: the GPU was waited for before and after each, so that nothing overlapped, and\n\
+                          such a step takes longer than one of `mpt train` or of `mpt bench scaling`\n";
+
 fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }
@@ -111,7 +115,7 @@ pub fn step(measured: &StepTime) -> String {
     format!(
         "{}\n{}\na step of {} examples: {:.1} ms, {:.1} examples/sec\n\
          inside convolutions and matrix products: {}\n\
-         they compute {:.0} GFLOP/s a device; a product of two 2048 x 2048 matrices {:.0} GFLOP/s: {}\n",
+         they compute {:.0} GFLOP/s a device; a product of two 2048 x 2048 matrices {:.0} GFLOP/s: {}\n{}",
         text(&cells),
         text(&phases),
         measured.batch_size,
@@ -121,6 +125,7 @@ pub fn step(measured: &StepTime) -> String {
         achieved / 1e9,
         measured.product_rate / 1e9,
         percent(achieved / measured.product_rate),
+        if measured.one_by_one() { ONE_BY_ONE } else { "" },
     )
 }
 
@@ -141,6 +146,7 @@ pub fn step_json(measured: &StepTime) -> Value {
     json!({
         "batch_size": measured.batch_size, "seconds": measured.seconds,
         "examples_per_second": measured.batch_size as f64 / measured.seconds,
+        "layers_one_by_one": measured.one_by_one(),
         "multiplying_share": measured.multiplying_share(),
         "matrix_product_operations_per_second": measured.product_rate,
         "phases": phases, "rows": measured.layers.iter().map(layer).collect::<Vec<_>>(),

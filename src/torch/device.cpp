@@ -44,4 +44,11 @@ char *mpt_upload(const at::Tensor *tensor, int64_t index, at::Tensor **result) {
   });
 }
 
+// Waits until a GPU has done all that it was asked for, on every stream.
+char *mpt_synchronize(int64_t index) {
+  return guarded([&] {
+    c10::impl::VirtualGuardImpl(c10::kCUDA).synchronizeDevice(static_cast<c10::DeviceIndex>(index));
+  });
+}
+
 } // extern "C"

@@ -13,6 +13,7 @@ const LIBRARY: &CStr = c"libtorch_cuda.so";
 unsafe extern "C" {
     fn mpt_exact_cuda() -> *mut c_char;
     fn mpt_upload(tensor: *const C_tensor, index: i64, result: *mut *mut C_tensor) -> *mut c_char;
+    fn mpt_synchronize(index: i64) -> *mut c_char;
 }
 
 /// Loads libtorch's CUDA library. It must come before libtorch is first asked about CUDA, which would else have no CUDA
@@ -54,6 +55,17 @@ pub fn upload(tensor: &Tensor, device: Device) -> Result<Tensor> {
     owned(result).ok_or_else(|| Error::failed("libtorch gave no tensor"))
 }
 
+/// Waits until a device has done all that it was asked for: a GPU computes while the processor goes on. For benchmarks;
+/// training waits for nothing that it does not read.
+///
+/// # Errors
+/// What went wrong on the GPU, in what it was asked for before too.
+pub fn synchronize(device: Device) -> Result<()> {
+    let Device::Cuda(index) = device else { return Ok(()) };
+    // SAFETY: takes any number, and refuses what is not that of a GPU.
+    check(unsafe { mpt_synchronize(index as i64) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,6 +75,12 @@ mod tests {
     fn on_the_cpu_a_tensor_stays_where_it_is() {
         let tensor = Tensor::ones([3], (Kind::Float, Device::Cpu));
         assert_eq!(upload(&tensor, Device::Cpu).unwrap().data_ptr(), tensor.data_ptr());
+    }
+
+    #[test]
+    fn a_gpu_that_there_is_not_is_not_waited_for() {
+        assert_eq!(synchronize(Device::Cpu), Ok(()));
+        assert!(synchronize(Device::Cuda(4096)).is_err());
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! `mpt bench`: that it measures what it says. How fast anything is, no test asks.
 
-use crate::command_line::{output, stderr, stdout};
+use crate::command_line::{mpt, output, stderr, stdout};
+use mpt::launch::simulator::Simulator;
 use serde_json::Value;
+use std::path::Path;
 
 /// A small network and few steps.
 const TINY: [&str; 6] = ["--model", "tiny", "--batch-size", "8", "--steps", "3"];
@@ -12,6 +14,22 @@ fn json(arguments: &[&str]) -> Value {
     serde_json::from_str(&stdout(&done)).unwrap()
 }
 
+/// The same on simulated GPUs of a machine that has four: one process for each that is asked for, and no broken rule.
+fn json_simulated(asked: usize, arguments: &[&str]) -> Value {
+    let simulator = Simulator::beside(Path::new(env!("CARGO_BIN_EXE_mpt"))).unwrap();
+    let mut command = mpt(&[&["bench"], arguments, &["--device", "cuda", "--json"]].concat());
+    let trace = tempfile::tempdir().unwrap();
+    let prefix = trace.path().join("process-");
+    let done = command.envs(simulator.environment(4, 0, None)).env("MPT_SIMULATOR_TRACE", prefix).output().unwrap();
+    assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+    assert_eq!(simulator.broken_rules(), Vec::<String>::new());
+    let called = |file: &Path| std::fs::read_to_string(file).unwrap().contains("ncclCommInitRankConfig");
+    let files = std::fs::read_dir(trace.path()).unwrap().map(|entry| entry.unwrap().path());
+    assert_eq!(files.filter(|file| called(file)).count(), asked, "each GPU has a process that is in a group");
+    assert!(!stderr(&done).contains("rank 1"), "the first rank speaks for all: {}", stderr(&done));
+    serde_json::from_str(&stdout(&done)).unwrap()
+}
+
 fn number(value: &Value, key: &str) -> f64 {
     value[key].as_f64().unwrap_or_else(|| panic!("no number {key} in {value}"))
 }
@@ -19,7 +37,11 @@ fn number(value: &Value, key: &str) -> f64 {
 #[test]
 fn a_step_is_told_layer_by_layer() {
     let arguments = [&["step", "--gpus", "2", "--mode", "model-parallel", "--precision", "fp32"], &TINY[..]].concat();
-    let measured = json(&arguments);
+    check_step(&json(&arguments));
+    check_step(&json_simulated(2, &arguments));
+}
+
+fn check_step(measured: &Value) {
     let rows = measured["rows"].as_array().unwrap();
     let names: Vec<&str> = rows.iter().map(|row| row["layer"].as_str().unwrap()).collect();
     assert!(names.starts_with(&["conv1", "pool1", "relu1"]) && names.ends_with(&["fc5", "loss"]), "{names:?}");
@@ -30,9 +52,11 @@ fn a_step_is_told_layer_by_layer() {
     }
     // conv1 reads the image, which needs no gradient.
     assert_eq!(number(&rows[0], "backward_operations"), number(&rows[0], "forward_operations"));
-    assert!(number(&measured, "multiplying_share") > 0.0 && number(&measured, "multiplying_share") < 1.0);
-    assert!(number(&measured, "matrix_product_operations_per_second") > 1e8);
+    assert!(number(measured, "multiplying_share") > 0.0 && number(measured, "multiplying_share") < 1.0);
+    assert!(number(measured, "matrix_product_operations_per_second") > 1e8);
     assert!(number(&measured["phases"], "exchange_seconds") > 0.0);
+    // Both kinds of devices compute on the processor, which computes while it is asked.
+    assert_eq!(measured["layers_one_by_one"], false);
 }
 
 #[test]
@@ -40,7 +64,19 @@ fn scaling_has_every_configuration_and_a_picture() {
     let folder = tempfile::tempdir().unwrap();
     let picture = folder.path().join("scaling.svg");
     let svg = picture.to_str().unwrap();
-    let measured = json(&[&["scaling", "--gpus", "2", "--rounds", "1", "--svg", svg], &TINY[..]].concat());
+    check_scaling(&json(&[&["scaling", "--gpus", "2", "--rounds", "1", "--svg", svg], &TINY[..]].concat()), 2);
+    let picture = std::fs::read_to_string(picture).unwrap();
+    assert!(picture.contains("model-parallel, weak") && picture.contains("examples/sec"));
+}
+
+/// The third GPU is in the last rows only.
+#[test]
+fn scaling_over_gpus_has_every_configuration() {
+    let arguments = [&["scaling", "--devices", "1,2,3", "--rounds", "1"], &TINY[..]].concat();
+    check_scaling(&json_simulated(3, &arguments), 3);
+}
+
+fn check_scaling(measured: &Value, devices: u64) {
     let rows = measured["rows"].as_array().unwrap();
     let seen: Vec<(&str, u64, &str, u64)> = rows
         .iter()
@@ -49,13 +85,11 @@ fn scaling_has_every_configuration_and_a_picture() {
             (text("mode"), row["devices"].as_u64().unwrap(), text("scaling"), row["batch_size"].as_u64().unwrap())
         })
         .collect();
-    let expected = [
-        ("single", 1, "strong", 8),
-        ("data-parallel", 2, "strong", 8),
-        ("data-parallel", 2, "weak", 16),
-        ("model-parallel", 2, "strong", 8),
-        ("model-parallel", 2, "weak", 16),
-    ];
+    let of_many = |devices| {
+        let modes = ["data-parallel", "model-parallel"].into_iter();
+        modes.flat_map(move |mode| [(mode, devices, "strong", 8), (mode, devices, "weak", 8 * devices)])
+    };
+    let expected: Vec<_> = [("single", 1, "strong", 8)].into_iter().chain((2..=devices).flat_map(of_many)).collect();
     assert_eq!(seen, expected);
     let alone = number(&rows[0], "examples_per_second");
     for row in rows {
@@ -64,18 +98,19 @@ fn scaling_has_every_configuration_and_a_picture() {
         assert!((number(row, "efficiency") * number(row, "devices") - times_one).abs() < 1e-9, "{row}");
     }
     assert!(number(&rows[3], "exchange_share") > 0.0);
-    let picture = std::fs::read_to_string(picture).unwrap();
-    assert!(picture.contains("model-parallel, weak") && picture.contains("examples/sec"));
 }
 
 #[test]
 fn every_collective_is_measured() {
-    let measured = json(&["exchange", "--gpus", "3"]);
+    check_exchange(&json(&["exchange", "--gpus", "3"]), &[4 << 10, 64 << 10, 1 << 20, 8 << 20, 64 << 20]);
+    check_exchange(&json_simulated(3, &["exchange", "--gpus", "3", "--sizes", "2MiB,8MiB"]), &[2 << 20, 8 << 20]);
+}
+
+fn check_exchange(measured: &Value, sizes: &[u64]) {
     let rows = measured["rows"].as_array().unwrap();
-    let sizes = [4 << 10, 64 << 10, 1 << 20, 8 << 20, 64 << 20];
     let expected = ["all-gather", "reduce-scatter", "all-to-all", "all-reduce", "send-receive"]
         .into_iter()
-        .flat_map(|operation| sizes.map(|size: u64| (operation, size)));
+        .flat_map(|operation| sizes.iter().map(move |&size| (operation, size)));
     let seen = rows.iter().map(|row| (row["operation"].as_str().unwrap(), row["received_bytes"].as_u64().unwrap()));
     assert!(seen.clone().eq(expected), "{:?}", seen.collect::<Vec<_>>());
     for row in rows {
@@ -99,6 +134,9 @@ fn the_loader_hands_out_every_image() {
 
 #[test]
 fn what_cannot_be_measured_is_one_sentence() {
+    let done = output(&["bench", "exchange", "--gpus", "1"]);
+    let sentence = "mpt: --gpus 1: one device has no other to exchange anything with\n";
+    assert_eq!((done.status.code(), stderr(&done).as_str()), (Some(2), sentence));
     let done = output(&["bench", "scaling", "--model", "tiny", "--gpus", "40"]);
     assert_eq!(done.status.code(), Some(2));
     // At once, and not when it has measured what can be.

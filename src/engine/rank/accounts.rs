@@ -5,7 +5,7 @@ use crate::comm::Timing;
 use crate::engine::agreement::Lap;
 use crate::engine::parameters::Store;
 use crate::engine::phases::{Phase, overlap};
-use crate::engine::profile::Profile;
+use crate::engine::profile::{Pass, Profile};
 use crate::engine::recording::{Quantity, Recording};
 use crate::error::{Error, Result};
 use crate::model::LayerId;
@@ -39,9 +39,14 @@ impl Rank {
         &self.store
     }
 
-    /// The time that each layer has taken since the last call of this.
-    pub fn take_profile(&mut self) -> Profile {
-        std::mem::replace(&mut self.profile, Profile::new(self.plan.model.layers.len()))
+    /// Times every layer from now on, until the profile is taken.
+    pub fn start_profile(&mut self) {
+        self.profile = Some(Profile::new(self.plan.model.layers.len(), self.store.gradients.device()));
+    }
+
+    /// The time that each layer has taken since it was asked for, if it was.
+    pub fn take_profile(&mut self) -> Option<Profile> {
+        self.profile.take()
     }
 
     /// Keeps every activation and gradient from now on, until the recording is taken.
@@ -60,6 +65,21 @@ impl Rank {
             let channels = self.plan.held(activation, self.plan.mesh.model_rank(self.rank));
             recording.keep(quantity, channels, tensor);
         }
+    }
+
+    /// What a layer computes in a pass: its errors name the layer, and its time is counted where a profile is taken.
+    pub(super) fn compute<T>(
+        &mut self,
+        pass: Pass,
+        layer: LayerId,
+        work: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        let begin = self.profile.as_ref().map(Profile::now).transpose()?;
+        let result = work(self).map_err(|error| self.in_layer(layer, error))?;
+        if let (Some(profile), Some(begin)) = (&mut self.profile, begin) {
+            profile.count(pass, layer, begin)?;
+        }
+        Ok(result)
     }
 
     /// Enters the phase after a collective.

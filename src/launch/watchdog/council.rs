@@ -5,7 +5,7 @@ use super::finding::Finding;
 use crate::comm::recorder::record::Flight;
 use crate::error::{Error, Result};
 use crate::launch::board::Board;
-use crossbeam::channel::{Sender, bounded};
+use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::sync::{Mutex, PoisonError};
@@ -25,9 +25,9 @@ const GATHERING: Duration = Duration::from_secs(3);
 const LIMIT: Duration = Duration::from_secs(8);
 /// How often what cannot be waited for is looked for.
 const REST: Duration = Duration::from_millis(20);
-/// How long a rank listens for an alarm before it begins again.
-pub const LISTENING: Duration = Duration::from_secs(24 * 3600);
-/// How long the store may take to answer who begins to speak.
+/// How long a rank listens for an alarm before it looks whether it still is to.
+const LISTENING: Duration = Duration::from_secs(2);
+/// How long the store may take to answer who begins to listen or to speak.
 pub const SPEAKING: Duration = Duration::from_secs(30);
 
 /// A rank's way to the others.
@@ -56,10 +56,18 @@ struct Whereabouts {
     process: u32,
 }
 
-/// Waits for an alarm, and passes it on.
-pub fn listen(board: &Board, alarm: &Sender<()>) {
-    if board.wait_for(ALARM).is_ok() {
-        let _ = alarm.send(());
+/// Waits for an alarm, and passes it on, until `closed` is.
+pub fn listen(board: &Board, alarm: &Sender<()>, closed: &Receiver<()>) {
+    while closed.try_recv() == Err(TryRecvError::Empty) {
+        match board.wait_within(ALARM, LISTENING) {
+            Ok(None) => {}
+            Ok(Some(_)) => {
+                let _ = alarm.send(());
+                return;
+            }
+            // A store that does not answer may do so again, as when its process, or this one, was stopped.
+            Err(_) => drop(closed.recv_timeout(LISTENING)),
+        }
     }
 }
 
@@ -199,7 +207,8 @@ mod tests {
         let server = Store::serve("127.0.0.1", 0, SPEAKING).unwrap();
         let (alarms, alarm) = crossbeam::channel::unbounded();
         let listening = board(&server);
-        thread::spawn(move || listen(&listening, &alarms));
+        let (_needed, closed) = bounded(0);
+        thread::spawn(move || listen(&listening, &alarms, &closed));
         // Rank 2 of three is silent.
         let councils = [0, 1].map(|rank| Council::join(board(&server), rank, 3).unwrap());
         let [first, second] = councils.map(|council| {
@@ -217,6 +226,18 @@ mod tests {
         let reports: Vec<_> = advice.into_iter().filter_map(|(_, flights)| flights).collect();
         assert_eq!(reports, [vec![Some(flight(0)), Some(flight(1)), None]]);
         assert!(alarm.recv().is_ok());
+    }
+
+    #[test]
+    fn who_is_not_needed_any_more_listens_no_more() {
+        let server = Store::serve("127.0.0.1", 0, SPEAKING).unwrap();
+        let (alarms, alarm) = bounded(0);
+        let (needed, closed) = bounded(0);
+        let listening = board(&server);
+        let listener = thread::spawn(move || listen(&listening, &alarms, &closed));
+        drop(needed);
+        listener.join().unwrap();
+        assert!(alarm.recv().is_err(), "there was no alarm");
     }
 
     #[test]

@@ -113,17 +113,18 @@ impl Watchdog {
     ) -> Result<(RankGroups, Self)> {
         let (groups, recorders) = recorded(groups, mesh);
         let (alarms, alarm) = unbounded();
+        let (needed, over) = bounded(0);
         let council = match (boards, recorders.first()) {
             (Some([listening, speaking]), Some(own)) => {
                 let council = Council::join(speaking, own.rank(), mesh.ranks())?;
-                begin("alarm", move || council::listen(&listening, &alarms))?;
+                let closed = over.clone();
+                begin("alarm", move || council::listen(&listening, &alarms, &closed))?;
                 Some(council)
             }
             _ => None,
         };
         let on_gpus = council.is_some();
         let shared = Arc::new(Shared { watch, recorders, council, ending: Mutex::default() });
-        let (needed, over) = bounded(0);
         let (interrupt, interrupts) = unbounded();
         let (watching, closed) = (Arc::clone(&shared), over.clone());
         begin("watchdog", move || watching.guard(&closed, &alarm, &interrupt))?;
