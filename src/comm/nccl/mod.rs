@@ -244,11 +244,12 @@ impl Nccl {
     /// Stations 4 and 5.
     fn arrive(&mut self, started: &Started) -> Result<Arrived> {
         if let Some(travelled) = &started.travelled {
+            self.gpu.compute_after(travelled)?;
             // A copy to the machine's own memory may block this thread, and a rank that has gone would block it for ever.
             if started.to_host() {
-                self.wait_for(travelled)?;
+                let come = self.gpu.computed()?;
+                self.wait_for(&come)?;
             }
-            self.gpu.compute_after(travelled)?;
         }
         match &started.result {
             Outcome::Own(tensors) => Ok(Arrived::new(tensors.iter().map(shallow).collect())),
