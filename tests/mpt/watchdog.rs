@@ -14,7 +14,9 @@ use mpt::launch::watchdog::finding::{Finding, find};
 use mpt::launch::watchdog::report::{FILE, Report};
 use mpt::launch::watchdog::{Watch, Watchdog};
 use mpt::plan::Mesh;
+use std::env;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 use tch::Tensor;
 
@@ -111,6 +113,35 @@ fn a_rank_that_does_not_come_is_named_with_the_call_and_its_own_last_one() {
     assert!(said.contains("raise parallel.timeout"), "{said}");
     let finding = report.unwrap().finding;
     assert!(matches!(finding, Finding::Behind { rank: 1, waiting: 0, silence: None, .. }), "{finding:?}");
+}
+
+/// Tells this program that it is the process of the test below.
+const BLOCKED: &str = "WATCHDOG_TEST_BLOCKED";
+
+/// A process that does nothing about what its watchdog finds, as when its main thread is kept in a call of the driver.
+#[test]
+#[ignore = "is started by another test"]
+fn blocked() {
+    if env::var_os(BLOCKED).is_none() {
+        return;
+    }
+    let watch = Watch { limit: SHORT, folder: None, exits: true };
+    let groups = threads::groups(PAIR).into_iter().enumerate().collect();
+    let (mut groups, _watchdog) = Watchdog::over(groups, PAIR, watch, None).unwrap();
+    let (_, first) = &mut groups[0];
+    let _ = first.model.all_gather(&call("conv3"), &values());
+    never_ends();
+}
+
+#[test]
+fn a_process_whose_main_thread_is_blocked_is_ended_with_the_finding() {
+    let this = env::current_exe().unwrap();
+    let mut process = Command::new("timeout");
+    process.arg("240").arg(this).args(["--ignored", "--exact", "watchdog::blocked", "--nocapture"]).env(BLOCKED, "1");
+    let ended = process.output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("mpt: rank 1 has not come to all-gather for conv3 (forward)"), "{said}");
 }
 
 #[test]
