@@ -122,15 +122,24 @@ def module_of(layer: dict, number: int, channels: int) -> nn.Module:
 def initialise(module: nn.Conv2d | nn.Linear, layer: dict, model: dict, seed: int, number: int) -> None:
     """Sets a layer's weights to what mpt draws, in the spread that PyTorch's count of inputs and outputs gives."""
     fans = nn.init._calculate_fan_in_and_fan_out(module.weight)
+    group = module.weight[: len(module.weight) // layer.get("groups", 1)]
+    fans_of_group = nn.init._calculate_fan_in_and_fan_out(group)
     for purpose, parameter, key in ((WEIGHTS, module.weight, "weight_init"), (BIASES, module.bias, "bias_init")):
         if parameter is None:
             continue
         stream, flat = Stream(seed, purpose, number), parameter.data.view(-1).numpy()
         for first, count in pieces(len(flat)):
-            flat[first : first + count] = drawn(layer.get(key, model[key]), fans, stream, first, count)
+            flat[first : first + count] = drawn(layer.get(key, model[key]), fans, fans_of_group, stream, first, count)
 
 
-def drawn(initial: str | dict, fans: tuple[int, int], stream: Stream, first: int, count: int) -> numpy.ndarray:
+def drawn(
+    initial: str | dict,
+    fans: tuple[int, int],
+    fans_of_group: tuple[int, int],
+    stream: Stream,
+    first: int,
+    count: int,
+) -> numpy.ndarray:
     """Initial values of a parameter, by the name or table in the model file."""
     fan_in, fan_out = fans
     if initial == "kaiming-normal":
@@ -141,6 +150,7 @@ def drawn(initial: str | dict, fans: tuple[int, int], stream: Stream, first: int
         return numpy.full(count, initial["constant"])
     bound = {
         "xavier-uniform": math.sqrt(6.0 / (fan_in + fan_out)),
+        "xavier-uniform-per-group": math.sqrt(6.0 / sum(fans_of_group)),
         "kaiming-uniform": math.sqrt(6.0 / fan_in),
         "fan-in-uniform": 1.0 / math.sqrt(fan_in),
     }[initial]

@@ -36,19 +36,20 @@ impl Role {
 /// The parameters of a layer: none, a weight, or a weight and a bias.
 pub fn parameters(model: &Model, layer: LayerId) -> Vec<Parameter> {
     let input = model.input_shapes(layer)[0];
-    let (shape, has_bias, weight_initial, bias_initial) = match &model.layers[layer].kind {
+    let (shape, groups, has_bias, weight_initial, bias_initial) = match &model.layers[layer].kind {
         Kind::Conv(conv) => {
             let kernel = conv.window.kernel;
             let shape = vec![conv.out_channels, input.channels / conv.groups, kernel, kernel];
-            (shape, conv.bias, conv.weight_initial, conv.bias_initial)
+            (shape, conv.groups, conv.bias, conv.weight_initial, conv.bias_initial)
         }
         Kind::Linear(linear) => {
-            (vec![linear.out_features, input.channels], linear.bias, linear.weight_initial, linear.bias_initial)
+            let shape = vec![linear.out_features, input.channels];
+            (shape, 1, linear.bias, linear.weight_initial, linear.bias_initial)
         }
         _ => return Vec::new(),
     };
     let area: usize = shape[2..].iter().product();
-    let fans = Fans { fan_in: shape[1] * area, fan_out: shape[0] * area };
+    let fans = Fans { fan_in: shape[1] * area, fan_out: shape[0] * area, groups };
     let bias = Parameter { role: Role::Bias, shape: vec![shape[0]], distribution: bias_initial.distribution(fans) };
     let weight = Parameter { role: Role::Weight, shape, distribution: weight_initial.distribution(fans) };
     if has_bias { vec![weight, bias] } else { vec![weight] }

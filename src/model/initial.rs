@@ -6,6 +6,9 @@
 pub enum Initial {
     /// Uniform in ±sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio, 2010).
     XavierUniform,
+    /// The same with the outputs of one group only, which are all that an input feeds: a grouped convolution begins like the
+    /// convolutions that it consists of, as two towers that are two modules do in PyTorch.
+    XavierUniformPerGroup,
     /// Uniform in ±sqrt(6 / fan_in) (He et al., 2015, for ReLU).
     KaimingUniform,
     /// Normal with standard deviation sqrt(2 / fan_in) (He et al., 2015, for ReLU).
@@ -44,24 +47,28 @@ pub enum Distribution {
     },
 }
 
-/// How many inputs an output element sums (`fan_in`), and how many outputs an input element feeds within its group,
-/// as PyTorch counts them: `weight.size(0) * kernel area`, groups not divided (`fan_out`).
+/// How many inputs an output element sums (`fan_in`), and how many outputs an input element feeds, as PyTorch counts them:
+/// `weight.size(0) * kernel area`, groups not divided (`fan_out`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fans {
     /// Inputs summed by one output element.
     pub fan_in: usize,
     /// Output channels times the kernel's area.
     pub fan_out: usize,
+    /// Among how many groups of inputs the outputs are divided.
+    pub groups: usize,
 }
 
 impl Initial {
     /// The names in model files that take no number.
-    pub const NAMES: [&'static str; 4] = ["xavier-uniform", "kaiming-uniform", "kaiming-normal", "fan-in-uniform"];
+    pub const NAMES: [&'static str; 5] =
+        ["xavier-uniform", "xavier-uniform-per-group", "kaiming-uniform", "kaiming-normal", "fan-in-uniform"];
 
     /// The distribution of a given name.
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "xavier-uniform" => Some(Self::XavierUniform),
+            "xavier-uniform-per-group" => Some(Self::XavierUniformPerGroup),
             "kaiming-uniform" => Some(Self::KaimingUniform),
             "kaiming-normal" => Some(Self::KaimingNormal),
             "fan-in-uniform" => Some(Self::FanInUniform),
@@ -72,8 +79,10 @@ impl Initial {
     /// The distribution with its spread for a layer of these fans.
     pub fn distribution(self, fans: Fans) -> Distribution {
         let (fan_in, fan_out) = (fans.fan_in as f64, fans.fan_out as f64);
+        let of_group = fan_out / fans.groups as f64;
         match self {
             Self::XavierUniform => Distribution::Uniform { bound: (6.0 / (fan_in + fan_out)).sqrt() },
+            Self::XavierUniformPerGroup => Distribution::Uniform { bound: (6.0 / (fan_in + of_group)).sqrt() },
             Self::KaimingUniform => Distribution::Uniform { bound: (6.0 / fan_in).sqrt() },
             Self::KaimingNormal => Distribution::Normal { std: (2.0 / fan_in).sqrt() },
             Self::FanInUniform => Distribution::Uniform { bound: 1.0 / fan_in.sqrt() },
@@ -89,8 +98,10 @@ mod tests {
 
     #[test]
     fn spreads_follow_their_papers() {
-        let fans = Fans { fan_in: 300, fan_out: 100 };
+        let fans = Fans { fan_in: 300, fan_out: 100, groups: 2 };
         assert_eq!(Initial::XavierUniform.distribution(fans), Distribution::Uniform { bound: (6.0f64 / 400.0).sqrt() });
+        let per_group = Initial::XavierUniformPerGroup.distribution(fans);
+        assert_eq!(per_group, Distribution::Uniform { bound: (6.0f64 / 350.0).sqrt() });
         assert_eq!(Initial::KaimingUniform.distribution(fans), Distribution::Uniform { bound: 0.02f64.sqrt() });
         assert_eq!(Initial::KaimingNormal.distribution(fans), Distribution::Normal { std: (2.0f64 / 300.0).sqrt() });
         assert_eq!(Initial::FanInUniform.distribution(fans), Distribution::Uniform { bound: 1.0 / 300f64.sqrt() });

@@ -109,7 +109,7 @@ fn what_cannot_be_is_one_sentence_that_names_the_layer() {
         ),
         (
             "{ name = \"c\", kind = \"conv\", out = 4, kernel = 3, weight_init = \"xavier\" },",
-            "model mine: layer c: `weight_init` must be one of \"xavier-uniform\", \"kaiming-uniform\", \
+            "model mine: layer c: `weight_init` must be one of \"xavier-uniform\", \"xavier-uniform-per-group\", \"kaiming-uniform\", \
              \"kaiming-normal\", \"fan-in-uniform\", { normal = STD } or { constant = VALUE }, not `\"xavier\"`",
         ),
         (
