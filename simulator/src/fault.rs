@@ -1,8 +1,9 @@
 //! Faults that are asked for: `ACTION@call:N` or `ACTION@step:N`.
 //!
-//! The action is `kill`, `hang`, `fail`, `delay:MILLISECONDS` or `slow:MILLISECONDS`. It happens at the `N`-th NCCL
+//! The action is `kill`, `hang`, `fail`, `cut`, `delay:MILLISECONDS` or `slow:MILLISECONDS`. It happens at the `N`-th NCCL
 //! operation of the process (each collective, send and receive counts, from 1), or at the first one after
-//! `mpt_simulator_step(N)`. `delay` is a link that takes long, `slow` a program that does.
+//! `mpt_simulator_step(N)`. `fail` shows at the call, `cut` only while the operation is carried
+//! out: a link that breaks. `delay` is a link that takes long, `slow` a program that does.
 
 use crate::environment::settings;
 use std::str::FromStr;
@@ -25,6 +26,8 @@ pub enum Action {
     Hang,
     /// The operation fails with `ncclSystemError`.
     Fail,
+    /// The operation fails with `ncclRemoteError` while its stream carries it out, and the stream goes on.
+    Cut,
     /// The operation begins this much later.
     Delay(Duration),
     /// The program calls the operation this much later.
@@ -64,12 +67,14 @@ impl FromStr for Fault {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const FORM: &str = "give kill, hang, fail, delay:MILLISECONDS or slow:MILLISECONDS, then @call:N or @step:N";
+        const FORM: &str =
+            "give kill, hang, fail, cut, delay:MILLISECONDS or slow:MILLISECONDS, then @call:N or @step:N";
         let (action, moment) = text.split_once('@').ok_or(FORM)?;
         let action = match action {
             "kill" => Action::Kill,
             "hang" => Action::Hang,
             "fail" => Action::Fail,
+            "cut" => Action::Cut,
             other => {
                 let (kind, milliseconds) = other.split_once(':').ok_or(FORM)?;
                 let time = Duration::from_millis(milliseconds.parse().map_err(|_| FORM)?);

@@ -17,8 +17,8 @@ use std::{env, fs};
 /// Arguments of `mpt rehearse`: its own, and those of `mpt train`.
 #[derive(Debug, Args)]
 pub struct Rehearse {
-    /// Let something go wrong: kill, hang, fail, delay (a call takes long) or slow (the rank comes late to a call), like
-    /// kill:1@20 for rank 1 in step 20
+    /// Let something go wrong: kill, hang, fail, cut (a call fails on its way), delay (it takes long) or slow (the rank comes
+    /// late), like kill:1@20 for rank 1 in step 20
     #[arg(long, value_name = "FAULT:RANK@STEP")]
     fault: Option<String>,
     /// Write what each rank calls of the driver and of NCCL to a file in this folder, one JSON object a line

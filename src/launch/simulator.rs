@@ -23,7 +23,7 @@ const NAMES: [&str; 4] = ["libcuda.so", "libcuda.so.1", "libnccl.so", "libnccl.s
 /// Where the dynamic linker looks first.
 const SEARCH_PATH: &str = "LD_LIBRARY_PATH";
 /// The kinds of faults.
-const FAULTS: [&str; 5] = ["kill", "hang", "fail", "delay", "slow"];
+const FAULTS: [&str; 6] = ["kill", "hang", "fail", "cut", "delay", "slow"];
 /// How long a call is delayed, or a rank is slow.
 const DELAY_MILLISECONDS: u64 = 500;
 
@@ -44,7 +44,7 @@ impl FromStr for Fault {
     fn from_str(text: &str) -> Result<Self> {
         let wrong = || {
             Error::usage(format!(
-                "--fault {text}: a fault is kill:RANK@STEP, or hang, fail, delay or slow in the place of kill"
+                "--fault {text}: a fault is kill:RANK@STEP, or hang, fail, cut, delay or slow in the place of kill"
             ))
         };
         let (kind, place) = text.split_once(':').ok_or_else(wrong)?;

@@ -5,14 +5,14 @@ use mpt::comm::nccl::Nccl;
 use mpt::comm::nccl::communicator::UniqueId;
 use mpt::comm::nccl::gpu::Gpu;
 use mpt::comm::nccl::library;
-use mpt::comm::{Call, Collective, Form, Operation, Stage, Traffic, Volume};
+use mpt::comm::{Call, Collective, Form, Operation, Request, Stage, Traffic, Volume};
 use mpt::error::Result;
 use mpt::launch::simulator::Simulator;
 use mpt::launch::threads;
 use std::env;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tch::{Device, Kind, Tensor};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -223,4 +223,27 @@ fn an_error_tells_operation_layer_number_bytes_ranks_and_nccls_words() {
     for part in ["rank ", "with ranks [", "all-gather for conv3 (forward), its call 1", "[[2]] of Float", "8 bytes"] {
         assert!(failed.contains(part), "{failed}");
     }
+}
+
+/// The stream goes on behind an operation that failed, and its events come as if nothing had happened.
+#[test]
+fn a_failure_is_told_also_when_the_stream_has_gone_on() {
+    // The second operation of this process, whichever rank makes it.
+    let fault = [("MPT_SIMULATOR_FAULT", "cut@call:2")];
+    if !inside("a_failure_is_told_also_when_the_stream_has_gone_on", 2, &fault) {
+        return;
+    }
+    let limit = Duration::from_secs(3);
+    let results = on_gpus(2, limit, move |_, comm| {
+        let ticket = comm.start(&call("conv3"), Request::AllGather(numbers(&[1.0, 2.0], Kind::Float)))?;
+        let has_passed = comm.probe(&ticket).unwrap();
+        let begin = Instant::now();
+        while !has_passed() && begin.elapsed() < limit {
+            std::thread::yield_now();
+        }
+        comm.finish(ticket).map(|_| ())
+    });
+    let told: Vec<_> = results.into_iter().map(|result| result.map_err(|error| error.to_string())).collect();
+    let is_told = |result: &Result<(), String>| result.as_ref().is_err_and(|message| message.contains("a link is cut"));
+    assert!(told.iter().any(is_told) && told.iter().all(|result| result.is_err()), "{told:?}");
 }

@@ -59,6 +59,7 @@ impl Batch {
         for planned in &self.operations {
             match planned.operation.fault {
                 Some(Action::Hang) => return Err(self.exchange.hang()),
+                Some(Action::Cut) => return Err(self.cut()),
                 Some(Action::Delay(delay)) => std::thread::sleep(delay),
                 _ => {}
             }
@@ -69,6 +70,13 @@ impl Batch {
             collective::carry_out(self, planned)?;
         }
         if messages.is_empty() { Ok(()) } else { message::carry_out(self, &messages) }
+    }
+
+    /// The fault `cut`: the other ranks learn nothing of it.
+    fn cut(&self) -> Stopped {
+        let sentence = format!("rank {}: a link is cut, as MPT_SIMULATOR_FAULT asks", self.exchange.rank);
+        self.exchange.fail_silently(Failure::new(NcclResult::REMOTE_ERROR, sentence));
+        Stopped
     }
 
     fn trace(&self, planned: &Planned, begin: Instant, succeeded: bool) {

@@ -113,7 +113,7 @@ fn prepare(
         },
         Some(Action::Fail) => return Err(fail(&communicator, call)),
         Some(Action::Slow(time)) => std::thread::sleep(time),
-        Some(Action::Hang | Action::Delay(_)) | None => {}
+        Some(Action::Hang | Action::Cut | Action::Delay(_)) | None => {}
     }
     Ok((communicator, Operation { fault, ..operation }))
 }

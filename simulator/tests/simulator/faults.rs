@@ -94,6 +94,17 @@ fn fail_gives_an_error_on_its_rank() {
 }
 
 #[test]
+fn cut_shows_at_the_next_call_of_its_rank() {
+    if let Some(rank) = rank() {
+        return three_steps(rank);
+    }
+    let ended = with_fault(this_test!(), "cut@call:2", 1, |running| running.has_ended(1));
+    let sentence = "failed: ncclRemoteError: rank 1: a link is cut, as MPT_SIMULATOR_FAULT asks";
+    assert!(ended[1].succeeded() && ended[1].errors.contains(sentence), "{ended:?}");
+    assert!(ended[0].status.is_none(), "{ended:?}");
+}
+
+#[test]
 fn delay_is_only_late() {
     if let Some(rank) = rank() {
         let program = Program::new(rank, 2);

@@ -14,7 +14,7 @@ fn a_variable_that_cannot_be_understood_ends_the_process() {
         (
             "FAULT",
             "kill@never",
-            "simulator: MPT_SIMULATOR_FAULT=kill@never: give kill, hang, fail, delay:MILLISECONDS or slow:MILLISECONDS",
+            "simulator: MPT_SIMULATOR_FAULT=kill@never: give kill, hang, fail, cut, delay:MILLISECONDS or slow:MILLISECONDS",
         ),
         ("PEER_DEATH", "loud", "simulator: MPT_SIMULATOR_PEER_DEATH=loud: give silent or reported\n"),
     ] {
