@@ -4,13 +4,18 @@
 //! mesh and in another mode. Nothing here knows ranks or shards: the engine cuts and joins (`engine/saving.rs`).
 //!
 //! * [`tensors`] a file of whole tensors, in the format safetensors
+//! * [`weights`] a file of weights that fits a model, whoever wrote it
+//! * [`export`] such a file for others to read
 //! * [`state`] where a run stands, and what belongs to a checkpoint
 //! * [`folder`] a run's checkpoints: written so that a crash at any moment leaves the one before
 
+pub mod export;
 pub mod folder;
 pub mod state;
 pub mod tensors;
+pub mod weights;
 
 pub use folder::{Checkpoint, Checkpoints, Content};
 pub use state::{Position, State};
 pub use tensors::{Described, TensorFile, Whole};
+pub use weights::WeightFile;

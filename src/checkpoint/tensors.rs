@@ -20,6 +20,8 @@ const ALIGNMENT: usize = 8;
 const LENGTH: usize = 8;
 /// The longest header that is read: more than any network needs, and no reason to run out of memory.
 const LONGEST_HEADER: u64 = 100_000_000;
+/// The most characters of what is wrong with a header that a message shows.
+const MOST_TOLD: usize = 200;
 /// Bytes that are read at once to check a file.
 const CHECKED_AT_ONCE: usize = 1 << 20;
 
@@ -84,21 +86,33 @@ pub fn write(path: &Path, whole: &Whole) -> Result<FileSum> {
         (tensor.name.clone(), TensorInfo { dtype, shape: tensor.shape.clone(), data_offsets: (begin, end) })
     };
     let infos = whole.tensors.iter().map(describe).collect();
-    // PyTorch's own programs look for this word.
-    let about = [("format".to_owned(), "pt".to_owned())].into_iter().collect();
     let fault = |error: &dyn std::fmt::Display| Error::failed(format!("{}: {error}", path.display()));
-    let header = Metadata::new(Some(about), infos).map_err(|error| fault(&error))?;
-    let mut header = serde_json::to_vec(&header).map_err(|error| fault(&error))?;
-    header.resize(header.len().next_multiple_of(ALIGNMENT), b' ');
+    let start = start_of_file(infos).map_err(|error| fault(&error))?;
     let mut output = Output::create(path).map_err(|error| fault(&error))?;
-    output.write(&(header.len() as u64).to_le_bytes()).map_err(|error| fault(&error))?;
-    output.write(&header).map_err(|error| fault(&error))?;
+    output.write(&start).map_err(|error| fault(&error))?;
     for (index, tensor) in whole.tensors.iter().enumerate() {
         for indices in pieces(0..tensor.len()) {
             output.write(&(whole.values)(index, indices)?).map_err(|error| fault(&error))?;
         }
     }
     output.finish().map_err(|error| fault(&error))
+}
+
+/// What stands in a file before the values: the header, which describes tensors in the order of their values, and its length
+/// before it.
+///
+/// # Errors
+/// The tensors do not lie side by side from 0 on.
+pub(super) fn start_of_file(tensors: Vec<(String, TensorInfo)>) -> io::Result<Vec<u8>> {
+    // PyTorch's own programs look for this word.
+    let about = [("format".to_owned(), "pt".to_owned())].into_iter().collect();
+    let header = Metadata::new(Some(about), tensors).map_err(io::Error::other)?;
+    let header = serde_json::to_vec(&header)?;
+    let length = header.len().next_multiple_of(ALIGNMENT);
+    let mut start = (length as u64).to_le_bytes().to_vec();
+    start.extend(header);
+    start.resize(LENGTH + length, b' ');
+    Ok(start)
 }
 
 /// Indices in pieces of which each is few enough values to be held besides everything else.
@@ -162,6 +176,38 @@ impl TensorFile {
         }
         let (header, begin) = header(&file, found.bytes).map_err(|error| fault(format!("has no header: {error}")))?;
         Ok(Self { path: path.to_owned(), header, begin })
+    }
+
+    /// Opens a file that came from elsewhere, of which nothing is known but what it says. Only its header is read.
+    ///
+    /// # Errors
+    /// Names the file: it cannot be read, or is no whole file of tensors.
+    pub fn of_others(path: &Path) -> Result<Self> {
+        let fault = |problem: String| Error::usage(format!("{} {problem}", path.display()));
+        let unreadable = |error: io::Error| fault(format!("cannot be read: {error}"));
+        // Before it is opened: opening a pipe waits for who writes to it.
+        let about = std::fs::metadata(path).map_err(unreadable)?;
+        if !about.is_file() {
+            return Err(fault("is no file".to_owned()));
+        }
+        let file = File::open(path).map_err(unreadable)?;
+        let (header, begin) = header(&file, about.len()).map_err(|error| {
+            // It may repeat what the file says, which may be anything, and much of it.
+            let problem: String = error.to_string().chars().filter(|c| !c.is_control()).take(MOST_TOLD).collect();
+            let remedy = "PyTorch writes one with safetensors.torch.save_file(network.state_dict(), FILE)";
+            fault(format!("is no whole file in the format safetensors: {problem}; {remedy}"))
+        })?;
+        Ok(Self { path: path.to_owned(), header, begin })
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it says of its tensors, and where in the file their values begin.
+    pub(super) fn header(&self) -> (&Metadata, u64) {
+        (&self.header, self.begin)
     }
 
     /// Whether the file holds these tensors, of this type, and no others.
@@ -230,10 +276,14 @@ impl Reader<'_> {
     }
 }
 
-fn kind_of(dtype: Dtype) -> Option<Kind> {
+/// libtorch's name of a type that weights may have.
+pub(super) fn kind_of(dtype: Dtype) -> Option<Kind> {
     match dtype {
         Dtype::F32 => Some(Kind::Float),
         Dtype::F64 => Some(Kind::Double),
+        // Others write these; mpt does not.
+        Dtype::F16 => Some(Kind::Half),
+        Dtype::BF16 => Some(Kind::BFloat16),
         _ => None,
     }
 }
@@ -244,20 +294,21 @@ fn header(file: &File, bytes: u64) -> io::Result<(Metadata, u64)> {
     let mut length = [0; LENGTH];
     file.read_exact_at(&mut length, 0)?;
     let length = u64::from_le_bytes(length);
-    if length > LONGEST_HEADER.min(bytes) {
+    if length > LONGEST_HEADER.min(bytes.saturating_sub(LENGTH as u64)) {
         return Err(invalid("its length is impossible"));
     }
     let mut text = vec![0; length as usize];
     file.read_exact_at(&mut text, LENGTH as u64)?;
     let header: Metadata = serde_json::from_slice(&text)?;
     let begin = LENGTH as u64 + length;
-    if begin + header.data_len() as u64 != bytes {
+    if begin.checked_add(header.data_len() as u64) != Some(bytes) {
         return Err(invalid("it does not describe all of the file"));
     }
     Ok((header, begin))
 }
 
-fn sum(file: &mut File) -> io::Result<FileSum> {
+/// How long a file is, and its checksum.
+pub(super) fn sum(file: &mut File) -> io::Result<FileSum> {
     let (mut sum, mut bytes, mut buffer) = (Hasher::new(), 0, vec![0; CHECKED_AT_ONCE]);
     loop {
         match file.read(&mut buffer)? {

@@ -2,6 +2,7 @@
 
 use super::options::{Devices, What, Where, Which, set};
 use super::place::Place;
+use super::ranks::on_ranks;
 use crate::bench::scaling::{Configuration, Extent, Row};
 use crate::bench::workload::{self, Length};
 use crate::bench::{exchange, loader, scaling, step};
@@ -9,18 +10,15 @@ use crate::engine::job::plan_of;
 use crate::engine::session::{Grouped, Job, Ranks, masks};
 use crate::error::{Error, Result};
 use crate::launch::control::Control;
-use crate::launch::launchers::Described;
+use crate::launch::environment;
 use crate::launch::watchdog::Watchdog;
-use crate::launch::{environment, launchers, supervisor, visible};
 use crate::plan::Mesh;
 use crate::recipe::Recipe;
 use crate::recipe::duration::parse_bytes;
 use crate::report::{bench_table, console};
 use clap::{Args, Subcommand, value_parser};
 use serde_json::{Value, json};
-use std::env;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Devices of a measurement that is of more than one, where the command line does not say.
 const DEVICES: usize = 2;
@@ -124,23 +122,6 @@ impl Bench {
     }
 }
 
-/// Measures where the ranks are: here, or in processes of which this is one, or which this one starts with its own
-/// arguments; the first rank prints.
-fn on_ranks(which: &Which, meeting: Duration, count: usize, measure: impl FnOnce(&Place) -> Result<()>) -> Result<u8> {
-    let place = Place::find(launchers::detect()?, which, || Ok(meeting), || Ok(count))?;
-    if let Place::Nowhere(count) = place {
-        let arguments = visible::numbers_as_count(env::args_os().skip(1).collect(), count);
-        return supervisor::supervise(&supervisor::Ranks { count, arguments, environment: &|_| Vec::new() });
-    }
-    let measured = match place.launched() {
-        Some(Described { launcher, .. }) => Err(Error::usage(format!(
-            "`mpt bench` measures one machine and starts the ranks itself: start it without {launcher}"
-        ))),
-        None => measure(&place),
-    };
-    measured.inspect_err(|error| place.fail(error)).map(|()| 0)
-}
-
 /// The job of a recipe that was made ready, its ranks that are in this process, and what watches them.
 fn seated(place: &Place, purpose: &str, recipe: &Recipe) -> Result<(Job, Grouped, Watchdog)> {
     let mut job = Job::new(recipe, Control::default())?;
@@ -167,7 +148,7 @@ fn measure_step(what: &What, place: &Where, length: Length, json: bool) -> Resul
     let mut layered = what.recipe(place)?;
     let asked = layered.recipe()?;
     let count = plan_of(&asked)?.mesh.ranks();
-    on_ranks(&place.which, asked.parallel.meeting, count, |place| {
+    on_ranks("bench", &place.which, asked.parallel.meeting, count, |place| {
         place.fit(&mut layered)?;
         let base = layered.recipe()?;
         let (mesh, mode) = base.layout()?;
@@ -189,7 +170,7 @@ fn measure_scaling(what: &What, which: &Which, extent: Extent, svg: Option<&Path
     let mut layered = what.recipe(&Where::default())?;
     let asked = layered.recipe()?;
     scaling::check(&asked, extent)?;
-    on_ranks(which, asked.parallel.meeting, extent.devices, |place| {
+    on_ranks("bench", which, asked.parallel.meeting, extent.devices, |place| {
         place.fit(&mut layered)?;
         let base = layered.recipe()?;
         let Some(rows) = scaling_rows(place, &base, extent)? else { return Ok(()) };
@@ -236,7 +217,7 @@ fn measure_exchange(which: &Which, sizes: &[u64], json: bool) -> Result<u8> {
     let sizes: Vec<usize> = sizes.iter().map(|&size| size as usize).collect();
     // Waiting is limited as in training.
     let parallel = What::default().recipe(&Where::default())?.recipe()?.parallel;
-    on_ranks(which, parallel.meeting, count, |place| {
+    on_ranks("bench", which, parallel.meeting, count, |place| {
         let mesh = Mesh { data: 1, model: count };
         let (grouped, watchdog) = place.grouped("exchange", mesh, parallel.timeout, None)?;
         let rows = exchange::measure(grouped, place.tensors(), &exchange::jobs(&sizes))

@@ -5,14 +5,17 @@ mod bench;
 mod declaration;
 mod doctor;
 mod endpoint;
+mod eval;
 mod listeners;
 mod options;
 mod place;
 mod plan;
+mod ranks;
 mod rehearse;
 mod resume;
 mod show;
 mod train;
+mod trained;
 mod verify;
 
 use crate::error::Result;
@@ -35,6 +38,10 @@ enum Command {
     /// Takes every argument of `mpt train`. The simulator holds to the documented rules more strictly than GPUs do, and is
     /// no proof on GPUs.
     Rehearse(rehearse::Rehearse),
+    /// Evaluate a run's weights on its test set: loss, top-1, top-5 and the answers by class
+    ///
+    /// On one device, unless flags say otherwise; each example is counted once, whatever the split.
+    Eval(eval::Eval),
     /// Show how a network is split: what each device holds, sends and has to compute
     Plan(plan::PlanCommand),
     /// Run the split network against the whole one, layer by layer
@@ -60,6 +67,7 @@ pub fn run(cli: Cli) -> Result<u8> {
     match cli.command {
         Command::Train(command) => command.run(),
         Command::Rehearse(command) => command.run(),
+        Command::Eval(command) => command.run(),
         Command::Plan(command) => command.run(),
         Command::Verify(command) => command.run(),
         Command::Bench(command) => command.run(),

@@ -142,9 +142,7 @@ impl What {
         set(layered, "--batch-size", "train.batch_size", self.batch_size)?;
         set(layered, "--seed", "seed", self.seed)?;
         set(layered, "--precision", "train.precision", self.precision.as_ref())?;
-        set(layered, "--gpus", "parallel.devices", place.which.count())?;
-        set(layered, "--mode", "parallel.mode", place.mode.as_ref())?;
-        set(layered, "--mesh", "parallel.mesh", place.mesh.as_ref())?;
+        place.lay(layered)?;
         self.assign(layered)
     }
 
@@ -181,6 +179,16 @@ pub fn set(layered: &mut Layered, flag: &str, key: &str, value: Option<impl ToSt
 }
 
 impl Where {
+    /// Lays these options over settings.
+    ///
+    /// # Errors
+    /// Names the option, and what is wrong with it.
+    pub fn lay(&self, layered: &mut Layered) -> Result<()> {
+        set(layered, "--gpus", "parallel.devices", self.which.count())?;
+        set(layered, "--mode", "parallel.mode", self.mode.as_ref())?;
+        set(layered, "--mesh", "parallel.mesh", self.mesh.as_ref())
+    }
+
     /// Whether nothing was said about devices, mode or mesh.
     pub fn is_open(&self) -> bool {
         self.which.count().is_none() && self.mode.is_none() && self.mesh.is_none()

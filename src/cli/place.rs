@@ -217,9 +217,15 @@ impl Place {
         job.assignment.settings.device = self.tensors();
         job.assignment.memory = self.memory(job.devices.len());
         job.devices = (0..job.devices.len()).map(|rank| self.devices().name(rank)).collect();
-        let Self::Rank(_, world, _) = self else { return };
-        job.assignment.threads = job::threads(recipe, world.who.local_size);
-        job.assignment.on_step = library::step_marker();
+        job.assignment.threads = self.threads(recipe, job.devices.len());
+        if let Self::Rank(..) = self {
+            job.assignment.on_step = library::step_marker();
+        }
+    }
+
+    /// The threads of each rank of this machine, of so many ranks in all.
+    pub fn threads(&self, recipe: &Recipe, ranks: usize) -> usize {
+        job::threads(recipe, if let Self::Rank(_, world, _) = self { world.who.local_size } else { ranks })
     }
 
     /// What tells the bytes in use on the device of a rank of this process; threads on the CPU hold theirs together.

@@ -1,6 +1,7 @@
 //! `--resume`: which run goes on, from where, and with which settings.
 
-use crate::checkpoint::{Checkpoint, Checkpoints};
+use super::trained::{Trained, followed, newest, split_left_open};
+use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::recipe::Layered;
 use crate::report::console;
@@ -71,31 +72,15 @@ impl Resume {
 
     /// The run, or the checkpoint, at a path.
     fn named(path: &Path, run_dir: Option<&Path>) -> Result<Self> {
-        let shown = path.display();
         if run_dir.is_some_and(|folder| folder != path) {
+            let shown = path.display();
             return Err(Error::usage(format!(
                 "--run-dir: a run goes on where it lies; leave this out, as --resume {shown} names the run"
             )));
         }
-        if path.join(RECIPE).exists() {
-            let found = Self::newest(followed(path))?;
-            return match found.checkpoint {
-                Some(_) => Ok(found),
-                None => Err(Error::usage(format!("--resume: the run {shown} holds no checkpoint"))),
-            };
-        }
-        if !Checkpoint::is_one(path) {
-            return Err(Error::usage(format!(
-                "--resume: {shown} is neither a run directory ({RECIPE} is not in it) nor a checkpoint"
-            )));
-        }
-        let whole = path.canonicalize().map_err(|error| Error::usage(format!("--resume: {shown}: {error}")))?;
-        match whole.parent().and_then(Path::parent).filter(|run| run.join(RECIPE).exists()) {
-            Some(run) => Self::from(run.to_owned(), Some(Checkpoint::open(&whole)?)),
-            None => Err(Error::usage(format!(
-                "--resume: {shown} does not lie in the folder `checkpoints` of a run, where {RECIPE} says how to go on"
-            ))),
-        }
+        let found = Trained::named(path).and_then(|trained| Ok((trained.checkpoint()?, trained)));
+        let (checkpoint, Trained { run, saved, .. }) = found.map_err(|error| error.within("--resume"))?;
+        Ok(Self { run, checkpoint: Some(Arc::new(checkpoint)), saved })
     }
 
     /// What another rank of this run has found: a checkpoint, or a run that begins again.
@@ -113,8 +98,7 @@ impl Resume {
 
     /// A run from its newest checkpoint that is whole, with a word about those that are not.
     fn newest(run: PathBuf) -> Result<Self> {
-        let checkpoint =
-            Checkpoints::of_run(&run).newest(&mut |damage| console::warn(format!("left out: {damage}")))?;
+        let checkpoint = newest(&run)?;
         Self::from(run, checkpoint)
     }
 
@@ -133,11 +117,8 @@ impl Resume {
         let (begun, asked) = (self.saved.recipe()?.parallel, layered.recipe()?.parallel);
         if (begun.devices, begun.mode, begun.mesh) != (asked.devices, asked.mode, asked.mesh) {
             // The rest of how the run was laid out was not asked for, and may not go with what is.
-            layered = self.saved.clone();
             let devices = if begun.mesh == asked.mesh { begun.devices } else { 0 };
-            for open in [&format!("devices={devices}"), "mode=auto", "mesh=auto", "threads=0", "own_half=auto"] {
-                layered.set(&format!("parallel.{open}"), "resumed")?;
-            }
+            layered = split_left_open(&self.saved, devices)?;
             lay(&mut layered)?;
         }
         let precision = layered.recipe()?.train.precision.resolved().name();
@@ -168,13 +149,5 @@ impl Resume {
             "--resume: {key} was {begun} when {run} was begun and cannot become {asked}: the numbers would be another \
              run's"
         ))
-    }
-}
-
-/// The folder that a link like `latest` leads to now: the link may lead elsewhere later.
-fn followed(path: &Path) -> PathBuf {
-    match (path.read_link(), path.parent()) {
-        (Ok(target), Some(parent)) => parent.join(target),
-        _ => path.to_owned(),
     }
 }

@@ -28,17 +28,10 @@ impl Job {
     /// The recipe's parts do not fit together, or its data cannot be read.
     pub fn new(recipe: &Recipe, control: Control) -> Result<Self> {
         let plan = Arc::new(plan_of(recipe)?);
-        if plan.mesh.ranks() > MOST_CPU_DEVICES {
-            let ranks = plan.mesh.ranks();
-            return Err(Error::usage(format!(
-                "{ranks} CPU devices are more than the {MOST_CPU_DEVICES} that one machine may have"
-            )));
-        }
+        check_devices(&plan)?;
         let train = source(&recipe.data, recipe.seed, Subset::Train)?;
-        let test = source(&recipe.data, recipe.seed, Subset::Test)?;
-        for source in [&train, &test] {
-            check_fit(&plan, source.as_ref(), &recipe.data)?;
-        }
+        check_fit(&plan, train.as_ref(), &recipe.data)?;
+        let test = test_set(recipe, &plan)?;
         if train.shape() != test.shape() {
             let (name, of_train, of_test) = (recipe.data.source.name(), train.shape(), test.shape());
             return Err(Error::usage(format!(
@@ -84,6 +77,29 @@ impl Job {
             saving: None,
         })
     }
+}
+
+/// Sees that a plan's devices, if they are of the CPU, are as many as one machine may have.
+///
+/// # Errors
+/// They are more.
+pub fn check_devices(plan: &Plan) -> Result<()> {
+    match plan.mesh.ranks() {
+        ranks if ranks > MOST_CPU_DEVICES => Err(Error::usage(format!(
+            "{ranks} CPU devices are more than the {MOST_CPU_DEVICES} that one machine may have"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The test set of a recipe.
+///
+/// # Errors
+/// It cannot be read, or does not fit the model.
+pub fn test_set(recipe: &Recipe, plan: &Plan) -> Result<Arc<dyn Source>> {
+    let test = source(&recipe.data, recipe.seed, Subset::Test)?;
+    check_fit(plan, test.as_ref(), &recipe.data)?;
+    Ok(test)
 }
 
 /// The plan that a recipe asks for, of its model with the layers in the cheapest order. What the recipe leaves open is

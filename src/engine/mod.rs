@@ -18,10 +18,12 @@
 //! * [`traffic`] what a step sends and receives, from the plan alone
 //! * [`worker`] a rank from start to end
 //! * [`session`] the loop
+//! * [`evaluation`] weights on a test set: top-1, top-5, loss, confusion by class
 //! * [`saving`] when a checkpoint is due, and how shards become whole parameters
 //! * [`job`] from a recipe to all that a run needs: whatever can fail before the first step fails there
 
 pub mod agreement;
+pub mod evaluation;
 pub mod exchange;
 pub mod gradients;
 pub mod input;

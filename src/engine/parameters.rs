@@ -4,7 +4,6 @@
 
 use super::layout::{Entry, Layout, Run};
 use super::rank::Settings;
-use crate::checkpoint::TensorFile;
 use crate::checkpoint::tensors::pieces;
 use crate::comm::{Call, Collective, Stage};
 use crate::error::Result;
@@ -19,6 +18,9 @@ use tch::{Kind, Tensor};
 
 /// Values that are drawn before they are moved to the buffer: 8 MiB of them.
 const DRAWN_AT_ONCE: usize = 1 << 20;
+
+/// Some values of a whole parameter, of whatever type, by its name and their indices in row-major order.
+pub type Values<'v> = dyn Fn(&str, Range<usize>) -> Result<Tensor> + 'v;
 
 /// All parameters of a rank.
 pub struct Store {
@@ -48,7 +50,7 @@ impl Store {
         store.round()
     }
 
-    /// The parameters of a rank as a file has them. The ranks of the group `data` read a shard each; what they read is
+    /// The parameters of a rank as `values` gives them: see [`Store::read`]. The ranks of the group `data` read a shard each; what they read is
     /// not yet gathered.
     ///
     /// # Errors
@@ -58,10 +60,10 @@ impl Store {
         rank: usize,
         data: &mut dyn Collective,
         settings: Settings,
-        file: &TensorFile,
+        values: &Values,
     ) -> Result<Self> {
         let store = Self::zeros(plan, rank, data, settings)?;
-        store.read(plan, &store.masters, file)?;
+        store.read(plan, &store.masters, values)?;
         store.round()
     }
 
@@ -90,12 +92,11 @@ impl Store {
         Ok(self)
     }
 
-    /// Reads this rank's shard of what lies like the weights, a tensor for each bucket, from a file of whole parameters.
+    /// Reads this rank's shard of what lies like the weights, a tensor for each bucket, some values at a time.
     ///
     /// # Errors
-    /// The file cannot be read, or lacks a parameter.
-    pub fn read(&self, plan: &Plan, targets: &[Tensor], file: &TensorFile) -> Result<()> {
-        let file = file.reader()?;
+    /// What `values` and libtorch report.
+    pub fn read(&self, plan: &Plan, targets: &[Tensor], values: &Values) -> Result<()> {
         for entry in &self.layout.entries {
             let name = cost::parameter_name(&plan.model, entry.share.layer, entry.share.role);
             for (part, target) in self.shard.iter().zip(targets) {
@@ -104,7 +105,7 @@ impl Store {
                     for indices in pieces(whole.clone()) {
                         let at = begin + indices.start - whole.start;
                         let mut target = target.f_narrow(0, at as i64, indices.len() as i64)?;
-                        target.f_copy_(&file.values(&name, indices)?)?;
+                        target.f_copy_(&values(&name, indices)?)?;
                     }
                 }
             }

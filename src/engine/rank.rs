@@ -20,7 +20,7 @@ use super::profile::{Pass, Profile};
 use super::recording::{Quantity, Recording};
 use super::table;
 use super::waiting::{Reading, Slots};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, WeightFile};
 use crate::clock::{Moment, machine};
 use crate::comm::{Call, Groups, Stage, Ticket};
 use crate::error::{Error, Result};
@@ -101,6 +101,22 @@ impl Rank {
         Self::with(plan, rank, groups, settings, store, optimizer)
     }
 
+    /// A rank whose weights begin as a file has them.
+    ///
+    /// # Errors
+    /// What libtorch reports, and the file, which may have gone since it was looked at.
+    pub fn begun_with(
+        plan: Arc<Plan>,
+        rank: usize,
+        mut groups: Groups,
+        settings: Settings,
+        weights: &WeightFile,
+    ) -> Result<Self> {
+        let store = Store::restored(&plan, rank, groups.data.as_mut(), settings, &weights.reader()?)?;
+        let optimizer = optimizer(&store, settings)?;
+        Self::with(plan, rank, groups, settings, store, optimizer)
+    }
+
     /// A rank where a checkpoint ends.
     ///
     /// # Errors
@@ -112,10 +128,13 @@ impl Rank {
         settings: Settings,
         checkpoint: &Checkpoint,
     ) -> Result<Self> {
-        let store = Store::restored(&plan, rank, groups.data.as_mut(), settings, &checkpoint.model)?;
+        let (weights, velocities) = (checkpoint.model.reader()?, checkpoint.optimizer.as_ref());
+        let values = |name: &str, indices| weights.values(name, indices);
+        let store = Store::restored(&plan, rank, groups.data.as_mut(), settings, &values)?;
         let optimizer = optimizer(&store, settings)?;
-        if let (Some(velocities), Some(file)) = (optimizer.velocities(), &checkpoint.optimizer) {
-            store.read(&plan, velocities, file)?;
+        if let (Some(targets), Some(file)) = (optimizer.velocities(), velocities) {
+            let file = file.reader()?;
+            store.read(&plan, targets, &|name, indices| file.values(name, indices))?;
         }
         Self::with(plan, rank, groups, settings, store, optimizer)
     }
@@ -191,6 +210,21 @@ impl Rank {
         if batch.examples() > 0 { self.forward(batch, false) } else { Ok(Outcome::default()) }
     }
 
+    /// The outcome that [`Rank::evaluate`] gives, and the logits that it comes from, `[N, K]`; every rank of a model group has
+    /// the same ones.
+    ///
+    /// # Errors
+    /// What a layer, or a collective, reports.
+    pub fn answer(&mut self, batch: &DeviceBatch) -> Result<(Outcome, Tensor)> {
+        if batch.examples() == 0 {
+            let weights = &self.store.weights;
+            let none = Tensor::f_zeros([0, self.plan.model.classes() as i64], (weights.kind(), weights.device()))?;
+            return Ok((Outcome::default(), none));
+        }
+        let logits = self.logits(batch, false)?;
+        Ok((self.judge(&logits, batch, false)?, logits))
+    }
+
     /// Tells all ranks what this one has to say after a batch, and gives what follows from the words of all.
     ///
     /// # Errors
@@ -206,6 +240,16 @@ impl Rank {
     }
 
     fn forward(&mut self, batch: &DeviceBatch, training: bool) -> Result<Outcome> {
+        let logits = self.logits(batch, training)?;
+        self.judge(&logits, batch, training)
+    }
+
+    fn judge(&mut self, logits: &Tensor, batch: &DeviceBatch, training: bool) -> Result<Outcome> {
+        let last = self.plan.model.layers.len() - 1;
+        self.compute(Pass::Forward, last, |rank| rank.loss.forward(logits, &batch.labels, training))
+    }
+
+    fn logits(&mut self, batch: &DeviceBatch, training: bool) -> Result<Tensor> {
         let plan = Arc::clone(&self.plan);
         let context = Context { training, masks: &batch.masks };
         let mut activations: Vec<Option<Tensor>> = vec![Some(batch.image.shallow_clone())];
@@ -228,8 +272,8 @@ impl Rank {
                 brought[exchange] = Brought::Nothing;
             }
         }
-        let logits = self.inputs(last, &activations, &mut brought, &context)?;
-        self.compute(Pass::Forward, last, |rank| rank.loss.forward(&logits[0], &batch.labels, training))
+        // The loss reads one activation.
+        Ok(self.inputs(last, &activations, &mut brought, &context)?.swap_remove(0))
     }
 
     /// What a layer reads, brought by exchanges where it takes them. A layer that reads in parts computes with the own one

@@ -3,6 +3,7 @@
 //!
 //! Activations are `[N, C, H, W]` with the channels of a pixel side by side in memory, or `[N, F]`.
 
+mod answers;
 mod conv;
 mod dropout;
 mod join;
@@ -13,6 +14,7 @@ mod pointwise;
 mod pool;
 mod select;
 
+pub use answers::Answers;
 pub use conv::{Conv, ConvCall};
 pub use dropout::Dropout;
 pub use join::{Add, Concat};

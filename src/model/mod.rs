@@ -6,6 +6,7 @@
 //! * [`shape`] the shape that each layer gives
 //! * [`reads`] which input channels a range of output channels reads: the one relation that every split follows from
 //! * [`cost`] parameters and multiply-accumulates
+//! * [`names`] what parameters are called in files
 //! * [`ranges`] sets of channels
 //! * [`rewrite`] the same function, cheaper
 //! * [`shipped`] the models that come with mpt
@@ -13,6 +14,7 @@
 pub mod cost;
 pub mod initial;
 pub mod kind;
+pub mod names;
 pub mod parse;
 pub mod ranges;
 pub mod reads;

@@ -8,6 +8,7 @@
 //! * [`model_table`] the layers of models side by side
 //! * [`plan_table`] a plan, layer by layer
 //! * [`bench_table`] what `mpt bench` measured
+//! * [`evaluation_table`] what an evaluation came to
 //! * [`doctor_table`] what a machine has and lacks
 //! * [`epochs`] the epochs of a run, read back
 //! * [`curves`] the curves of runs as pictures
@@ -22,6 +23,7 @@ pub mod curves;
 pub mod curves_table;
 pub mod doctor_table;
 pub mod epochs;
+pub mod evaluation_table;
 pub mod gradients;
 pub mod line;
 pub mod model_table;

@@ -8,6 +8,7 @@ mod collectives;
 mod command_line;
 mod curves;
 mod doctor;
+mod eval;
 mod evaluation;
 mod gpu;
 mod gradients;

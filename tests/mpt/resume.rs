@@ -188,8 +188,8 @@ fn what_cannot_be_resumed_is_one_sentence() {
         (
             vec!["--resume", &moved],
             format!(
-                "mpt: --resume: {moved} does not lie in the folder `checkpoints` of a run, where recipe.toml says how \
-                 to go on"
+                "mpt: --resume: {moved} does not lie in the folder `checkpoints` of a run, where recipe.toml says \
+                 what was trained"
             ),
         ),
         (

@@ -1,7 +1,7 @@
 //! What a rank tells about itself: times, parameters, recordings.
 
 use super::Rank;
-use crate::comm::Timing;
+use crate::comm::{Call, Stage, Timing};
 use crate::engine::agreement::Lap;
 use crate::engine::parameters::Store;
 use crate::engine::phases::{Phase, overlap};
@@ -9,7 +9,8 @@ use crate::engine::profile::{Pass, Profile};
 use crate::engine::recording::{Quantity, Recording};
 use crate::error::{Error, Result};
 use crate::model::LayerId;
-use tch::Tensor;
+use crate::model::ranges::share;
+use tch::{Device, Kind, Tensor};
 
 impl Rank {
     /// What this rank alone can tell of the time since the last call of this: where it went and what travelled, which is
@@ -32,6 +33,40 @@ impl Rank {
             squares: self.squares.take()?,
             visits: self.slots.fill(&world, &model, &data),
         })
+    }
+
+    /// Adds counts up over the examples of all ranks, each example once: those of a model group have seen the same ones, and
+    /// the first counts for them. Exact up to 2^53.
+    ///
+    /// # Errors
+    /// What the collective reports.
+    pub fn add_up(&mut self, own: &[u64]) -> Result<Vec<u64>> {
+        let own: Vec<f64> = own.iter().map(|&count| count as f64).collect();
+        let all = self.groups.world.all_gather(&Call::new("the counts", Stage::Agree), &Tensor::from_slice(&own))?;
+        let mut sums = vec![0; own.len()];
+        for counts in all.iter().step_by(self.plan.mesh.model) {
+            let counts = Vec::<f64>::try_from(counts)?;
+            sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count as u64);
+        }
+        Ok(sums)
+    }
+
+    /// The rows, `[N, K]`, of a whole batch of so many examples, from those of each rank's share, in the batch's order and in
+    /// the memory of the CPU. Rows of bf16 become fp32.
+    ///
+    /// # Errors
+    /// What the collective and libtorch report.
+    pub fn gather_rows(&mut self, own: &Tensor, global_examples: usize) -> Result<Tensor> {
+        let mesh = self.plan.mesh;
+        let rows = |data_rank| share(global_examples, mesh.data, data_rank).len() as i64;
+        let kind = if own.kind() == Kind::BFloat16 { Kind::Float } else { own.kind() };
+        // What is gathered is of one shape, and the first ranks have the larger shares.
+        let padded = Tensor::f_zeros([rows(0), own.size()[1]], (kind, Device::Cpu))?;
+        padded.f_narrow(0, 0, own.size()[0])?.f_copy_(own)?;
+        let all = self.groups.world.all_gather(&Call::new("the logits", Stage::Agree), &padded)?;
+        let parts =
+            all.iter().step_by(mesh.model).enumerate().map(|(rank, part)| Ok(part.f_narrow(0, 0, rows(rank))?));
+        Ok(Tensor::f_cat(&parts.collect::<Result<Vec<_>>>()?, 0)?)
     }
 
     /// The parameters, as they are now.

@@ -1,0 +1,60 @@
+//! Weights for others to read: the values of a checkpoint as they are, to the last bit, under other names.
+
+use super::tensors::{TensorFile, start_of_file};
+use crate::error::{Error, Result};
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// Copies a file of tensors with each called as `name_of` says. It is written beside its place, made to reach the disk and
+/// renamed: under its name it is whole. Gives its length in bytes.
+///
+/// # Errors
+/// The file system's, as on a full disk; then what was there before is there still.
+pub fn export(file: &TensorFile, name_of: impl Fn(&str) -> String, place: &Path) -> Result<u64> {
+    whole_or_not(place, |unfinished| copy(file, name_of, unfinished).map_err(|error| Error::failed(error.to_string())))
+}
+
+/// Lets `write` write a file beside its place, which appears under its name only when it is whole. Gives what `write` gives.
+///
+/// # Errors
+/// The file system's, and those of `write`; then what was there before is there still.
+pub fn whole_or_not<T>(place: &Path, write: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    let unfinished = beside(place);
+    let install = || File::open(&unfinished)?.sync_all().and_then(|()| fs::rename(&unfinished, place));
+    let written = write(&unfinished)
+        .and_then(|value| install().map(|()| value).map_err(|error| Error::failed(error.to_string())));
+    written.map_err(|error| {
+        // What a full disk could not take should not go on filling it.
+        let _ = fs::remove_file(&unfinished);
+        Error::failed(format!("{} cannot be written: {error}", place.display()))
+    })
+}
+
+fn beside(place: &Path) -> PathBuf {
+    let mut name = place.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    place.with_file_name(name)
+}
+
+fn copy(file: &TensorFile, name_of: impl Fn(&str) -> String, to: &Path) -> io::Result<u64> {
+    let (header, begin) = file.header();
+    let described = header.offset_keys().into_iter().filter_map(|name| {
+        let info = header.info(&name)?.clone();
+        Some((name_of(&name), info))
+    });
+    let start = start_of_file(described.collect())?;
+    let mut output = File::create(to)?;
+    output.write_all(&start)?;
+    let mut values = File::open(file.path())?;
+    values.seek(SeekFrom::Start(begin))?;
+    let length = header.data_len() as u64;
+    let copied = io::copy(&mut values.take(length), &mut output)?;
+    if copied != length {
+        return Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            format!("{} has been cut short", file.path().display()),
+        ));
+    }
+    Ok(start.len() as u64 + copied)
+}
