@@ -6,17 +6,19 @@ import sys
 from pathlib import Path
 from typing import Sequence
 
-from libraries.environment import PYTORCH
+from libraries.environment import PYTORCH, SAFETENSORS
 from libraries.handover import become
 
 USAGE = f"""\
 Usage: scripts/parity write
        scripts/parity check
+       scripts/parity exchange
 
 PyTorch {PYTORCH.version} trains the shipped models on the same random numbers as mpt.
 `write` puts losses, norms, samples and projections into tests/mpt/expected, which
 tests/mpt/parity.rs holds mpt to; `check` computes them again and compares them with
-what is committed. The first call installs PyTorch in the cache and says what it takes.
+what is committed. `exchange` has an nn.Sequential load what `mpt export` writes, mpt begin
+with what PyTorch saves, and each time compares their logits. The first call installs PyTorch in the cache and says what it takes.
 
 Environment:
   XDG_CACHE_HOME    PyTorch lies in its folder mpt (default: ~/.cache)
@@ -29,6 +31,8 @@ def main(arguments: Sequence[str], root: Path) -> int:
     if list(arguments) in (["--help"], ["-h"]):
         print(USAGE, end="")
         return 0
+    if list(arguments) == ["exchange"]:
+        become(SAFETENSORS, root, "parity_steps.exchange", [])
     if list(arguments) not in (["write"], ["check"]):
         print(USAGE, end="", file=sys.stderr)
         return 2

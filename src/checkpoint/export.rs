@@ -1,10 +1,12 @@
 //! Weights for others to read: the values of a checkpoint as they are, to the last bit, under other names.
 
-use super::tensors::{TensorFile, start_of_file};
+use super::tensors::{self, Described, TensorFile, Whole, start_of_file};
 use crate::error::{Error, Result};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use tch::Tensor;
 
 /// Copies a file of tensors with each called as `name_of` says. It is written beside its place, made to reach the disk and
 /// renamed: under its name it is whole. Gives its length in bytes.
@@ -15,11 +17,25 @@ pub fn export(file: &TensorFile, name_of: impl Fn(&str) -> String, place: &Path)
     whole_or_not(place, |unfinished| copy(file, name_of, unfinished).map_err(|error| Error::failed(error.to_string())))
 }
 
-/// Lets `write` write a file beside its place, which appears under its name only when it is whole. Gives what `write` gives.
+/// Writes a file of one tensor, of fp32 or fp64, in the same way.
 ///
 /// # Errors
-/// The file system's, and those of `write`; then what was there before is there still.
-pub fn whole_or_not<T>(place: &Path, write: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+/// The file system's, as on a full disk; then what was there before is there still.
+pub fn write_tensor(name: &str, tensor: &Tensor, place: &Path) -> Result<()> {
+    let (kind, values) = (tensor.kind(), tensor.f_reshape([-1])?);
+    let shape = tensor.size().into_iter().map(|side| side as usize).collect();
+    let bytes = |_, indices: Range<usize>| {
+        let mut bytes = vec![0; indices.len() * kind.elt_size_in_bytes()];
+        let values = values.f_narrow(0, indices.start as i64, indices.len() as i64)?;
+        values.f_copy_data_u8(&mut bytes, indices.len())?;
+        Ok(bytes)
+    };
+    let whole = Whole { kind, tensors: &[Described { name: name.to_owned(), shape }], values: &bytes };
+    whole_or_not(place, |unfinished| tensors::write(unfinished, &whole).map(|_| ()))
+}
+
+/// Lets `write` write a file beside its place, which appears under its name only when it is whole. Gives what `write` gives.
+fn whole_or_not<T>(place: &Path, write: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
     let unfinished = beside(place);
     let install = || File::open(&unfinished)?.sync_all().and_then(|()| fs::rename(&unfinished, place));
     let written = write(&unfinished)

@@ -301,8 +301,10 @@ fn header(file: &File, bytes: u64) -> io::Result<(Metadata, u64)> {
     file.read_exact_at(&mut text, LENGTH as u64)?;
     let header: Metadata = serde_json::from_slice(&text)?;
     let begin = LENGTH as u64 + length;
-    if begin.checked_add(header.data_len() as u64) != Some(bytes) {
-        return Err(invalid("it does not describe all of the file"));
+    let described = begin.checked_add(header.data_len() as u64);
+    if described != Some(bytes) {
+        let described = described.unwrap_or(u64::MAX);
+        return Err(invalid(&format!("its header tells of {described} bytes, but it has {bytes}")));
     }
     Ok((header, begin))
 }

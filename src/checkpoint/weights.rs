@@ -72,6 +72,11 @@ impl WeightFile {
         self.file.path()
     }
 
+    /// The tensors, under their names in the file.
+    pub fn file(&self) -> &TensorFile {
+        &self.file
+    }
+
     /// How it names its tensors.
     pub fn naming(&self) -> Naming {
         self.naming

@@ -1,5 +1,6 @@
 //! What a rank declares before the first step, for the ranks to compare: all that must be the same everywhere.
 
+use crate::checkpoint::tensors::FileSum;
 use crate::comm::nccl::library;
 use crate::engine::session::Job;
 use crate::error::Result;
@@ -8,12 +9,14 @@ use crate::recipe::Layered;
 use crate::torch;
 use std::fmt::Debug;
 
-/// Keys of a recipe that may differ from rank to rank: names, and what a machine has or serves where. The model's file is compared by
-/// what it holds.
-const MAY_DIFFER: [&str; 6] = ["name", "about", "model.name", "data.dir", "parallel.threads", "metrics.addr"];
+/// Keys of a recipe that may differ from rank to rank: names, and what a machine has or serves where. The files of the model and of
+/// the weights that it begins with are compared by what they hold.
+const MAY_DIFFER: [&str; 7] =
+    ["name", "about", "model.name", "model.init_from", "data.dir", "parallel.threads", "metrics.addr"];
 const COMMAND: &str = "start every rank with the same command and environment";
 const PROGRAM: &str = "install the same mpt on every machine: scripts/setup does";
 const MODEL: &str = "give every rank the same model file";
+const WEIGHTS: &str = "give every rank the same file: model.init_from names it";
 const DATA: &str = "give every rank the same files: data.dir names their folder";
 
 /// What this rank is about to do.
@@ -40,6 +43,10 @@ pub fn declaration(layered: &Layered, job: &Job) -> Result<Declaration> {
         declared.add(format!("layer {}", layer.name), does, MODEL);
     }
     declared.add("the plan", checksum(&(&plan.placements, &plan.layers, &plan.exchanges)), PROGRAM);
+    if let Some(weights) = &job.assignment.weights {
+        let FileSum { bytes, crc32 } = weights.sum()?;
+        declared.add("the weights to begin with", format!("{bytes} bytes with checksum {crc32}"), WEIGHTS);
+    }
     declared.add("the training set", examples(job.train.len(), job.train.checksum()), DATA);
     declared.add("the test set", examples(job.test.len(), job.test.checksum()), DATA);
     Ok(declared)

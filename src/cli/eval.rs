@@ -5,20 +5,19 @@ use super::place::Place;
 use super::ranks::on_ranks;
 use super::trained::{Trained, split_left_open};
 use crate::checkpoint::Checkpoint;
-use crate::checkpoint::export::whole_or_not;
+use crate::checkpoint::export::write_tensor;
 use crate::engine::evaluation::{Evaluated, Evaluation};
 use crate::engine::job::plan_of;
 use crate::error::{Error, Result};
 use crate::launch::environment;
-use crate::recipe::Layered;
+use crate::recipe::{Layered, Precision};
 use crate::report::console;
 use crate::report::evaluation_table::{self, Heading};
 use crate::report::line::Line;
 use crate::report::table::commas;
 use clap::Args;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use tch::Tensor;
 
 /// What an evaluation may have otherwise than training had: keys, or sections that end in a dot.
 const MAY_CHANGE: [&str; 4] = ["data.", "train.batch_size", "train.precision", "parallel."];
@@ -36,10 +35,10 @@ pub struct Eval {
     /// Examples that are evaluated together, over all devices [default: as in training]
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
-    /// The type of the numbers: bf16, fp32 or fp64 [default: as in training]
+    /// The type of the numbers: bf16, fp32 or fp64 [default: fp32; fp64 after training in that]
     ///
-    /// In fp32 and fp64 every split counts the same answers. bf16 has so few digits that a logit which the next one nearly
-    /// equals may come out otherwise where sums are taken in another order.
+    /// In fp32 and fp64 every split counts the same answers. bf16, in which training may have evaluated, has so few digits that
+    /// a logit which the next one nearly equals may come out otherwise where sums are taken in another order.
     #[arg(long, value_name = "TYPE")]
     precision: Option<String>,
     /// The folder of the data set's files [default: as in training]
@@ -91,9 +90,11 @@ impl Eval {
         })
     }
 
-    /// The run's settings, with one device unless more are asked for, and what is asked for over them.
+    /// The run's settings, with one device and in the type that weights are kept in, and what is asked for over them.
     fn settings(&self, trained: &Trained) -> Result<Layered> {
         let mut layered = split_left_open(&trained.saved, 0)?;
+        let kept = Precision::of(trained.saved.recipe()?.train.precision.master_kind()).name();
+        set(&mut layered, "eval", "train.precision", Some(kept))?;
         layered.set_environment(std::env::vars_os())?;
         set(&mut layered, "--batch-size", "train.batch_size", self.batch_size)?;
         set(&mut layered, "--precision", "train.precision", self.precision.as_ref())?;
@@ -114,8 +115,7 @@ impl Eval {
 
     fn tell(&self, heading: &Heading, evaluated: &Evaluated) -> Result<()> {
         if let (Some(file), Some(logits)) = (&self.logits, &evaluated.logits) {
-            let write = |place: &Path| Ok(Tensor::write_safetensors(&[("logits", logits)], place)?);
-            whole_or_not(file, write).map_err(|error| error.within("--logits"))?;
+            write_tensor("logits", logits, file).map_err(|error| error.within("--logits"))?;
         }
         if self.json {
             console::results(&format!("{:#}\n", evaluation_table::to_json(heading, evaluated)))

@@ -6,6 +6,7 @@ mod declaration;
 mod doctor;
 mod endpoint;
 mod eval;
+mod export;
 mod listeners;
 mod options;
 mod place;
@@ -42,6 +43,14 @@ enum Command {
     ///
     /// On one device, unless flags say otherwise; each example is counted once, whatever the split.
     Eval(eval::Eval),
+    /// Write a run's weights for others to read, in the format safetensors
+    ///
+    /// Under `--names sequential` a tensor is called by its layer's place, `0.weight`: torch.nn.Sequential of the same
+    /// layers but the loss (Conv2d, ReLU, MaxPool2d, Flatten, Linear, ...; a layer in groups is Conv2d(groups=2)) takes it by
+    /// load_state_dict(safetensors.torch.load_file(FILE)). Under `--names layers` it is called `conv1.weight`, as in
+    /// nn.Sequential(OrderedDict(conv1=...)), or in any module that names its parts so; this is for networks with branches too.
+    /// The values are those of the checkpoint, to the last bit, in fp32 (fp64 if it was trained in that).
+    Export(export::Export),
     /// Show how a network is split: what each device holds, sends and has to compute
     Plan(plan::PlanCommand),
     /// Run the split network against the whole one, layer by layer
@@ -68,6 +77,7 @@ pub fn run(cli: Cli) -> Result<u8> {
         Command::Train(command) => command.run(),
         Command::Rehearse(command) => command.run(),
         Command::Eval(command) => command.run(),
+        Command::Export(command) => command.run(),
         Command::Plan(command) => command.run(),
         Command::Verify(command) => command.run(),
         Command::Bench(command) => command.run(),

@@ -9,7 +9,7 @@ use crate::engine::job::plan_of;
 use crate::engine::saving::Saving;
 use crate::engine::session::{Job, Ranks, run};
 use crate::engine::worker::Assignment;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::events::{StopReason, Summary};
 use crate::launch::control::Control;
 use crate::launch::word::{Word, tell};
@@ -26,7 +26,7 @@ use crate::report::{console, plan_table, results};
 use clap::Args;
 use std::env;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::time::Instant;
 
 /// The exit code of a run that a signal ended after a checkpoint: EX_TEMPFAIL of sysexits.h, "try again later".
@@ -74,6 +74,13 @@ pub struct Train {
     /// nothing that would change its numbers.
     #[arg(long, value_name = "auto|PATH")]
     resume: Option<String>,
+    /// Begin with the weights of this file, in the format safetensors, instead of those drawn from the seed
+    ///
+    /// `mpt export` writes such a file, and so does PyTorch: safetensors.torch.save_file(network.state_dict(), FILE), in fp32,
+    /// fp64, bf16 or fp16. Tensors are called as the layers are (conv1.weight) or, in a network without branches, as in
+    /// nn.Sequential of all layers but the loss (0.weight).
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    init_from: Option<PathBuf>,
     /// How all that is said on stderr is written: for people, or as one JSON object a line
     #[arg(long, value_enum, value_name = "text|json", env = "MPT_LOG_FORMAT", hide_env_values = true, default_value_t)]
     log_format: Format,
@@ -198,8 +205,10 @@ impl Train {
         let control = Control::until(recipe.train.max_time.and_then(|limit| begin.checked_add(limit)));
         let mut job = Job::new(&recipe, control)?;
         place.suit(&mut job, &recipe);
-        if let Some(checkpoint) = resume.as_ref().and_then(|resume| resume.checkpoint.clone()) {
-            job.resume(checkpoint)?;
+        match (resume.as_ref().and_then(|resume| resume.checkpoint.clone()), &recipe.model.init_from) {
+            (Some(checkpoint), _) => job.resume(checkpoint)?,
+            (None, Some(file)) => job.init_from(file).map_err(|error| error.within("--init-from"))?,
+            (None, None) => {}
         }
         self.resolve(&mut layered, &recipe, &job, place)?;
         Ok(Prepared { layered, recipe, resume, job })
@@ -220,8 +229,17 @@ impl Train {
         set(layered, "--max-time", "train.max_time", self.max_time.as_ref())?;
         set(layered, "--learning-rate", "optimizer.learning_rate", self.learning_rate)?;
         set(layered, "--data-dir", "data.dir", self.data_dir.as_ref())?;
+        set(layered, "--init-from", "model.init_from", self.init_from()?)?;
         set(layered, "--metrics-addr", "metrics.addr", self.metrics_addr.as_ref())?;
         self.what.assign(layered)
+    }
+
+    /// The file of `--init-from`, as it is found from any folder: the run may begin again from another.
+    fn init_from(&self) -> Result<Option<String>> {
+        let Some(path) = &self.init_from else { return Ok(None) };
+        let fault = |problem: &str| Error::usage(format!("--init-from: {}: {problem}", path.display()));
+        let whole = path::absolute(path).map_err(|error| fault(&error.to_string()))?;
+        whole.to_str().map(|whole| Some(whole.to_owned())).ok_or_else(|| fault("the name is no UTF-8"))
     }
 
     /// The run to go on with, which the first rank finds for all.
@@ -330,8 +348,13 @@ impl Train {
 }
 
 fn announce(job: &Job) {
-    let Assignment { plan, begin, total_steps, .. } = &job.assignment;
+    let Assignment { plan, begin, weights, total_steps, .. } = &job.assignment;
     console::say(plan_line(plan));
+    if let Some(weights) = weights {
+        let (file, naming) = (weights.path().display().to_string(), weights.naming());
+        let message = format!("the weights begin as {file} has them, under {naming}");
+        console::say(Line::new("init_from", message).with("file", file));
+    }
     if let Some(checkpoint) = begin {
         let (folder, step) = (checkpoint.folder.display().to_string(), checkpoint.state.position.step);
         let message = format!("resumed after step {} of {}, from {folder}", commas(step), commas(*total_steps));

@@ -1,8 +1,10 @@
 //! From a recipe to all that a run needs. Whatever can be wrong with a request is found here, before the first step.
 
 use super::rank::Settings;
+use super::saving::described;
 use super::session::Job;
 use super::worker::Assignment;
+use crate::checkpoint::{TensorFile, WeightFile};
 use crate::data::{Augmentation, IdxDataset, Limited, Noise, Source, Subset, Synthetic};
 use crate::error::{Error, Result};
 use crate::launch::control::Control;
@@ -12,7 +14,7 @@ use crate::plan::{Plan, plan};
 use crate::recipe::Recipe;
 use crate::recipe::settings::{DataSettings, OwnHalf, SourceKind};
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tch::Device;
 
@@ -63,6 +65,7 @@ impl Job {
             on_step: None,
             memory: None,
             begin: None,
+            weights: None,
         };
         Ok(Self {
             assignment,
@@ -76,6 +79,19 @@ impl Job {
             loaded: Arc::default(),
             saving: None,
         })
+    }
+}
+
+impl Job {
+    /// Lets the weights begin as a file has them, which anyone may have written.
+    ///
+    /// # Errors
+    /// It cannot be read, or does not fit the model: names the tensor, and both sizes.
+    pub fn init_from(&mut self, path: &Path) -> Result<()> {
+        let model = &self.assignment.plan.model;
+        let weights = WeightFile::fitting(TensorFile::of_others(path)?, model, &described(model))?;
+        self.assignment.weights = Some(Arc::new(weights));
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@ use super::agreement::{Agreed, Word};
 use super::input::DeviceBatch;
 use super::memory::{Ask, Memory};
 use super::rank::{Rank, Settings, Shard};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, WeightFile};
 use crate::comm::Groups;
 use crate::data::Batch;
 use crate::error::Result;
@@ -86,6 +86,8 @@ pub struct Assignment {
     pub memory: Option<Ask>,
     /// Where the run begins; `None`: at its first step.
     pub begin: Option<Arc<Checkpoint>>,
+    /// The weights of its first step; `None`: those that are drawn.
+    pub weights: Option<Arc<WeightFile>>,
 }
 
 /// Where a rank works.
@@ -107,9 +109,10 @@ pub fn work(assignment: &Assignment, number: usize, seat: Seat, reporter: &Repor
     let _no_autograd = tch::no_grad_guard();
     torch::set_threads(assignment.threads);
     let (plan, settings) = (Arc::clone(&assignment.plan), assignment.settings);
-    let (rank, steps) = match assignment.begin.as_deref() {
-        None => (Rank::new(plan, number, groups, settings)?, 0),
-        Some(begin) => (Rank::resumed(plan, number, groups, settings, begin)?, begin.state.position.step),
+    let (rank, steps) = match (assignment.begin.as_deref(), assignment.weights.as_deref()) {
+        (None, None) => (Rank::new(plan, number, groups, settings)?, 0),
+        (None, Some(weights)) => (Rank::begun_with(plan, number, groups, settings, weights)?, 0),
+        (Some(begin), _) => (Rank::resumed(plan, number, groups, settings, begin)?, begin.state.position.step),
     };
     let memory = Memory::new(assignment.memory);
     let mut worker = Worker { assignment, rank, reporter, speaks, steps, memory };

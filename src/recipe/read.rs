@@ -73,7 +73,12 @@ fn read_model(keys: &mut Keys) -> Result<ModelSettings> {
             keys.context()
         )));
     }
-    Ok(ModelSettings { name, edits: Edits { activation, dropout: (dropout >= 0.0).then_some(dropout) } })
+    let init_from: String = keys.required("init_from")?;
+    Ok(ModelSettings {
+        name,
+        edits: Edits { activation, dropout: (dropout >= 0.0).then_some(dropout) },
+        init_from: (!init_from.is_empty()).then(|| init_from.into()),
+    })
 }
 
 fn read_data(keys: &mut Keys) -> Result<DataSettings> {

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::model::parse::Edits;
 use crate::optim::Schedule;
 use crate::plan::{Mesh, Mode};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Every setting of a run.
@@ -43,6 +44,8 @@ pub struct ModelSettings {
     pub name: String,
     /// Changes to the model as written.
     pub edits: Edits,
+    /// The file of weights that a run begins with; `None`: they are drawn.
+    pub init_from: Option<PathBuf>,
 }
 
 /// Which examples.

@@ -31,3 +31,4 @@ mod supervision;
 mod terminal;
 mod transport;
 mod watchdog;
+mod weights;

@@ -21,7 +21,7 @@ fn succeeded(output: &Output) {
 }
 
 /// Runs the same twice, on threads and rehearsed, and compares every number of the record and every bit of the weights.
-fn equals_threads(arguments: &[&str]) {
+pub fn equals_threads(arguments: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
     let (threads, ranks) = (dir.path().join("threads"), dir.path().join("ranks"));
     let steps = ["--steps", "6", "--set", "optimizer.momentum=0.9", "--set", "parallel.bucket=4KiB"];
