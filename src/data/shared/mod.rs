@@ -1,10 +1,10 @@
 //! One loader for all ranks of a host. The first rank of the host makes the batches; the others, which are processes of
 //! their own, copy theirs out of memory that they share with it.
 //!
-//! * [`slots`] the memory, a few batches long
-//! * [`handover`] how the memory of a stream and the two ends of its line reach another process
-//! * [`notice`] what goes along the line
-//! * [`serve`] the first rank's side, and [`join`] the other ranks'
+//! * `slots` the memory, a few batches long
+//! * `handover` how the memory of a stream and the two ends of its line reach another process
+//! * `notice` what goes along the line
+//! * `serve` the first rank's side, and `join` the other ranks'
 //!
 //! Each stream of batches (an epoch, an evaluation) has memory and lines of its own, which have no name anywhere: they end
 //! with the stream, or with the processes. Who waits, waits for its line. So a process that ends is an end of file to the
