@@ -18,7 +18,7 @@ use crate::metrics::server::Port;
 use crate::model::shipped;
 use crate::plan::{Mesh, Plan};
 use crate::recipe::duration::show_bytes;
-use crate::recipe::{Layered, Precision, Recipe, native_bf16};
+use crate::recipe::{Layered, Precision, Recipe, fast_bf16};
 use crate::report::line::{Format, Line};
 use crate::report::run_log::{RunLog, runs_of};
 use crate::report::table::commas;
@@ -299,9 +299,9 @@ impl Train {
         set(layered, "resolved", "parallel.threads", Some(threads))?;
         set(layered, "resolved", "parallel.own_half", Some(recipe.parallel.own_half.resolved().name()))?;
         if !self.quiet {
-            let precision = match (recipe.train.precision, native_bf16()) {
-                (Precision::Auto, true) => "bf16, which this processor computes with natively".to_owned(),
-                (Precision::Auto, false) => "fp32, for this processor has no native bf16".to_owned(),
+            let precision = match (recipe.train.precision, fast_bf16()) {
+                (Precision::Auto, true) => "bf16, in which this processor is faster than in fp32".to_owned(),
+                (Precision::Auto, false) => "fp32, for this processor is not faster in bf16".to_owned(),
                 (asked, _) => asked.name().to_owned(),
             };
             let on = match place.devices() {

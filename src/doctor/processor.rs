@@ -1,6 +1,7 @@
 //! The processor: its cores, how many of them this process may use, and whether it computes bf16 natively.
 
 use super::{Machine, Problem, cgroup};
+use crate::recipe::has_fast_bf16;
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -27,6 +28,8 @@ pub struct Facts {
     pub usable: Option<usize>,
     /// Whether it multiplies bf16 natively.
     pub native_bf16: bool,
+    /// Whether it does so faster than fp32.
+    pub fast_bf16: bool,
 }
 
 /// Finds it.
@@ -45,6 +48,7 @@ pub fn find(machine: &Machine) -> Facts {
         cgroup_limit,
         // As the standard library counts them: whole ones, and one at least.
         usable: least.map(|least| cgroup_limit.map_or(least, |limit| least.min((limit as usize).max(1)))),
+        fast_bf16: has_fast_bf16(&told),
         native_bf16: value(&told, "flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == BF16)),
     }
 }

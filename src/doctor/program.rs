@@ -23,10 +23,10 @@ pub fn find(machine: &Machine) -> Facts {
         Some(driver) if !driver.gpus.is_empty() => "cuda",
         _ => "cpu",
     };
-    let native_bf16 = match driver.filter(|_| device == "cuda").and_then(|driver| driver.gpus.first()) {
+    let fast_bf16 = match driver.filter(|_| device == "cuda").and_then(|driver| driver.gpus.first()) {
         Some(gpu) => gpus::computes_bf16(gpu),
-        None => processor::find(machine).native_bf16,
+        None => processor::find(machine).fast_bf16,
     };
-    let precision = if native_bf16 { Precision::Bf16 } else { Precision::Fp32 };
+    let precision = if fast_bf16 { Precision::Bf16 } else { Precision::Fp32 };
     Facts { version: env!("CARGO_PKG_VERSION"), device, precision: precision.name() }
 }

@@ -19,5 +19,5 @@ pub mod read;
 pub mod settings;
 
 pub use layers::{Layered, SHIPPED};
-pub use precision::{Precision, native_bf16};
+pub use precision::{Precision, fast_bf16, has_fast_bf16};
 pub use settings::Recipe;

@@ -157,7 +157,14 @@ fn of_host(facts: &Facts) -> Vec<Line> {
                 limited(processor.cgroup_limit.map(|limit| format!("{limit} by a control group")))
             ),
         ),
-        line("processor", "native bf16", yes(processor.native_bf16)),
+        line(
+            "processor",
+            "native bf16",
+            match (processor.native_bf16, processor.fast_bf16) {
+                (true, false) => "yes, but no faster than fp32",
+                (native, _) => yes(native),
+            },
+        ),
         line(
             "memory",
             "free",

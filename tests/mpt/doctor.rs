@@ -9,7 +9,7 @@ use mpt::doctor::machine::Room;
 use mpt::doctor::pci::Services;
 use mpt::doctor::{Report, examine};
 use mpt::launch::simulator::Simulator;
-use mpt::recipe::native_bf16;
+use mpt::recipe::fast_bf16;
 use mpt::report::doctor_table::render;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -327,7 +327,7 @@ const NAMES: [(&str, &str); 12] = [
     ("nccl", "found loaded of_libtorch path refusal version"),
     ("links", "bridges iommu iommu_type nvlink p2p_disabled peer_access"),
     ("network", "interfaces nccl_socket_ifname nccl_would_use rdma"),
-    ("processor", "bound_to cgroup_limit cores name native_bf16 threads usable"),
+    ("processor", "bound_to cgroup_limit cores fast_bf16 name native_bf16 threads usable"),
     ("memory", "available_bytes cgroup_limit_bytes total_bytes"),
     ("disk", "cache runs shared_memory temporary"),
     ("data", "folder found missing"),
@@ -358,7 +358,7 @@ fn this_machine_is_told_as_it_is_and_under_stable_names() {
     }
     let cores = std::thread::available_parallelism().unwrap().get();
     assert_eq!(facts["processor"]["usable"], cores);
-    assert_eq!(facts["processor"]["native_bf16"], native_bf16());
+    assert_eq!(facts["processor"]["fast_bf16"], fast_bf16());
     assert!(facts["memory"]["total_bytes"].as_u64().unwrap() > 1 << 30);
     assert!(facts["disk"]["runs"]["free_bytes"].as_u64().is_some());
     let wanted = facts["libtorch"]["wanted_version"].as_str().unwrap();
