@@ -40,6 +40,7 @@ impl PlanCommand {
             value_bytes: recipe.train.precision.kind().elt_size_in_bytes(),
             master_bytes: recipe.train.precision.master_kind().elt_size_in_bytes(),
             momentum: recipe.optimizer.momentum > 0.0,
+            checkpoints: recipe.checkpoint.keep > 0,
         };
         let limit = self.device_memory.as_deref().map(parse_bytes).transpose()?;
         let fits = limit.map(|limit| (limit, modes_that_fit(&recipe, &plan, sizes, limit)));

@@ -20,9 +20,11 @@
 //! * [`session`] the loop
 //! * [`evaluation`] weights on a test set: top-1, top-5, loss, confusion by class
 //! * [`saving`] when a checkpoint is due, and how shards become whole parameters
+//! * [`background`] checkpoints that are written while training goes on
 //! * [`job`] from a recipe to all that a run needs: whatever can fail before the first step fails there
 
 pub mod agreement;
+pub mod background;
 pub mod evaluation;
 pub mod exchange;
 pub mod gradients;

@@ -1,16 +1,20 @@
 //! The loop: epochs of training, an evaluation after each, until the last step or an early end. It gives orders to the
 //! ranks, puts their reports together, and says what happened as events.
+//!
+//! * `checkpoints` the loop's checkpoints
+
+mod checkpoints;
 
 use super::agreement::Agreed;
+use super::background::Background;
 use super::norms;
-use super::rank::Shard;
 use super::saving::Saving;
 use super::worker::{Assignment, Batches, Order, Report, Seat, work};
 use crate::checkpoint::Position;
 use crate::comm::Groups;
 use crate::data::{Augmentation, Counts, LoaderOptions, MaskSpec, Order as DataOrder, Source, Supply};
 use crate::error::{Error, Result};
-use crate::events::{Bottleneck, DeviceTime, Epoch, Event, Saved, Started, Step, StopReason, Summary};
+use crate::events::{Bottleneck, DeviceTime, Epoch, Event, Started, Step, StopReason, Summary};
 use crate::launch::threads::{self, Crew};
 use crate::layers::Outcome;
 use crate::model::Kind;
@@ -111,7 +115,8 @@ pub fn run(job: Job, ranks: Ranks, listen: &mut dyn FnMut(&Event)) -> Result<Sum
     let plan = &job.assignment.plan;
     let layers = norms::layers(plan).into_iter().map(|layer| plan.model.layers[layer].name.clone()).collect();
     let times = vec![DeviceTime::default(); job.devices.len()];
-    Session { job, supply, crew, orders, listen, position, tried: saved, saved, begin, time_before, times, layers }
+    let (tried, background) = (saved, None);
+    Session { job, supply, crew, orders, listen, position, tried, saved, background, begin, time_before, times, layers }
         .run()
 }
 
@@ -123,10 +128,12 @@ struct Session<'l> {
     orders: Vec<Sender<Order>>,
     listen: &'l mut dyn FnMut(&Event),
     position: Position,
-    /// The step of which a checkpoint was written last, or could not be: the same on every rank.
+    /// The step after which a checkpoint was asked for last: the same on every rank.
     tried: Option<u64>,
-    /// The step of the newest checkpoint.
+    /// The step of the newest checkpoint that is written.
     saved: Option<u64>,
+    /// What writes them, once there was one.
+    background: Option<Background>,
     begin: Instant,
     /// The time of the run before it was resumed.
     time_before: Duration,
@@ -146,6 +153,7 @@ impl Session<'_> {
             }
             self.position = self.position.next_epoch();
         };
+        self.tell_of_checkpoint(true);
         self.orders.clear();
         while self.crew.next_report()?.is_some() {}
         let summary = Summary {
@@ -302,45 +310,6 @@ impl Session<'_> {
         }));
     }
 
-    /// Writes a checkpoint, unless that was tried after this step. One that cannot be written does not end the run. Only
-    /// the process of the first rank writes.
-    fn save(&mut self) -> Result<()> {
-        let step = self.position.step;
-        if self.job.saving.is_none() || self.tried == Some(step) {
-            return Ok(());
-        }
-        self.tried = Some(step);
-        let begin = Instant::now();
-        let Some(shards) = self.shards()? else {
-            self.saved = Some(step);
-            return Ok(());
-        };
-        self.position.whole_time = self.whole_time();
-        let Some(saving) = &self.job.saving else { return Ok(()) };
-        match saving.write(&self.job.assignment.plan, self.position, &shards) {
-            Ok(folder) => {
-                self.saved = Some(step);
-                self.say(Event::Saved(Saved { step, folder, time: begin.elapsed() }));
-            }
-            Err(problem) => self.say(Event::NotSaved { step, problem }),
-        }
-        Ok(())
-    }
-
-    /// What each rank holds, in rank order, if the first rank is in this process.
-    fn shards(&mut self) -> Result<Option<Vec<Shard>>> {
-        self.order(self.orders.iter().map(|_| Order::Save))?;
-        let (mut ended, mut found) = (0, None);
-        while ended < self.orders.len() {
-            match self.report()? {
-                Report::Shards(shards) => found = Some(shards),
-                Report::Done { .. } => ended += 1,
-                Report::Step { .. } | Report::Evaluated(_) => {}
-            }
-        }
-        Ok(found)
-    }
-
     /// The outcome over the test set; `None`, with the reason, if a signal came.
     fn evaluate(&mut self) -> Result<(Option<Outcome>, Option<StopReason>)> {
         let streams = self.supply.stream(&self.job.test, self.loader_options())?;
@@ -388,6 +357,7 @@ impl Session<'_> {
     }
 
     fn report(&mut self) -> Result<Report> {
+        self.tell_of_checkpoint(false);
         self.crew.next_report()?.ok_or_else(|| Error::failed("the ranks ended before their work was done"))
     }
 }

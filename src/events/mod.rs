@@ -126,7 +126,9 @@ pub struct Saved {
     pub step: u64,
     /// Where it lies.
     pub folder: PathBuf,
-    /// The time in which it was written, and in which the ranks waited.
+    /// The time in which the ranks waited for a copy of what they hold.
+    pub held_up: Duration,
+    /// The time in which it was written, while they went on.
     pub time: Duration,
 }
 

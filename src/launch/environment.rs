@@ -1,5 +1,5 @@
 //! This process and its surroundings. What libtorch's run-time libraries read from the environment once, when they are
-//! loaded: how OpenMP's threads wait, and how malloc deals with memory that is freed. And the memory that was held.
+//! loaded: how OpenMP's threads wait, and how malloc deals with memory that is freed. And the memory that was held, and threads that stand back.
 
 use std::env;
 use std::ffi::OsStr;
@@ -40,6 +40,15 @@ pub fn suit_training() {
         // `exec` comes back only if it failed.
         let _ = Command::new(program).args(env::args_os().skip(1)).envs(missing).exec();
     }
+}
+
+/// How much less urgent than training a thread is that works beside it, as `nice` counts.
+const NICE: i32 = 10;
+
+/// Makes the calling thread less urgent than those that train.
+pub fn yield_to_training() {
+    // SAFETY: sets a number of the calling thread's, which Linux means by process 0; on failure nothing changes.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
 }
 
 /// The most memory that this process has held since it began, in bytes; `None` where the system does not tell.

@@ -6,6 +6,7 @@
 use super::Metrics;
 use super::page::POLICY;
 use crate::error::{Error, Result};
+use crate::launch::environment::yield_to_training;
 use crate::recipe::address::Address;
 use crate::report::console;
 use http_body_util::Full;
@@ -39,8 +40,6 @@ const REQUEST_BYTES: usize = 16 << 10;
 const REQUEST_FIELDS: usize = 64;
 /// How long it waits to accept connections when the process has no file descriptor left for one.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How much less urgent than training the thread is, as `nice` counts.
-const NICE: i32 = 10;
 
 const PAGE: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -120,12 +119,6 @@ impl Drop for Server {
         // What is being answered is dropped where it is: the thread ends at once.
         let _ = self.thread.take().map(JoinHandle::join);
     }
-}
-
-/// Makes this thread less urgent.
-fn yield_to_training() {
-    // SAFETY: sets a number of the calling thread's, which Linux means by process 0; on failure nothing changes.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
 }
 
 /// Accepts connections until told to stop.

@@ -15,6 +15,8 @@ pub struct Sizes {
     pub master_bytes: usize,
     /// Whether the optimizer keeps velocities.
     pub momentum: bool,
+    /// Whether checkpoints are written, from a copy in the memory of the machine.
+    pub checkpoints: bool,
 }
 
 /// Bytes on one device at the fullest moment of a step, which is the beginning of the backward pass.
@@ -45,14 +47,24 @@ const PLACE_BYTES: usize = 2;
 pub fn of_rank(plan: &Plan, rank: usize, sizes: Sizes) -> Memory {
     let (model_rank, data_rank) = (plan.mesh.model_rank(rank), plan.mesh.data_rank(rank));
     let examples = share(sizes.batch_size, plan.mesh.data, data_rank).len();
-    let shares = (0..plan.model.layers.len()).flat_map(|layer| plan.parameter_shares(layer, model_rank));
-    let parameters: usize = shares.map(|share| share.len()).sum();
+    let parameters = parameters(plan, model_rank);
     let computed = (parameters * sizes.value_bytes) as u64;
-    let shard = (parameters * sizes.master_bytes).div_ceil(plan.mesh.data) as u64;
+    let shard = shard(plan, parameters, sizes);
     let masters = if sizes.master_bytes == sizes.value_bytes { 0 } else { shard };
     let optimizer = if sizes.momentum { shard } else { 0 };
     let per_example = kept(plan, model_rank, sizes.value_bytes) + working(plan, model_rank) * sizes.value_bytes;
     Memory { weights: computed + masters, gradients: computed, optimizer, activations: (per_example * examples) as u64 }
+}
+
+/// The parameters that the ranks at a place on the model axis hold.
+fn parameters(plan: &Plan, model_rank: usize) -> usize {
+    let shares = (0..plan.model.layers.len()).flat_map(|layer| plan.parameter_shares(layer, model_rank));
+    shares.map(|share| share.len()).sum()
+}
+
+/// Bytes of a rank's shard of so many parameters, in full precision.
+fn shard(plan: &Plan, parameters: usize, sizes: Sizes) -> u64 {
+    (parameters * sizes.master_bytes).div_ceil(plan.mesh.data) as u64
 }
 
 /// What the rank with the most to hold holds.
@@ -74,8 +86,8 @@ pub fn of_process(plan: &Plan, sizes: Sizes) -> u64 {
     let all: u64 = devices.iter().map(Memory::total).sum();
     let activations: u64 = devices.iter().map(|device| device.activations).sum();
     // Gradients are of the type that layers compute with, so a device's take as much as those weights.
-    let copies = (0..plan.mesh.ranks()).filter(|&rank| plan.mesh.data_rank(rank) > 0);
-    let held_once: u64 = copies.map(|rank| devices[rank].gradients).sum();
+    let others = (0..plan.mesh.ranks()).filter(|&rank| plan.mesh.data_rank(rank) > 0);
+    let held_once: u64 = others.map(|rank| devices[rank].gradients).sum();
     // What comes in parts stays where its owner has it.
     let elsewhere = (0..plan.mesh.ranks()).map(|rank| {
         let examples = share(sizes.batch_size, plan.mesh.data, plan.mesh.data_rank(rank)).len();
@@ -83,7 +95,15 @@ pub fn of_process(plan: &Plan, sizes: Sizes) -> u64 {
         let values = in_parts.map(|exchange| brought(plan, exchange, plan.mesh.model_rank(rank))).sum::<usize>();
         (values * examples * sizes.value_bytes) as u64
     });
-    all - held_once - elsewhere.sum::<u64>() + (LOST_BETWEEN * activations as f64) as u64 + LIBRARIES
+    // The copy that a checkpoint is written from is kept from one to the next.
+    let copies = (0..plan.mesh.ranks()).filter(|_| sizes.checkpoints).map(|rank| {
+        let copied = shard(plan, parameters(plan, plan.mesh.model_rank(rank)), sizes);
+        if sizes.momentum { 2 * copied } else { copied }
+    });
+    all - held_once - elsewhere.sum::<u64>()
+        + copies.sum::<u64>()
+        + (LOST_BETWEEN * activations as f64) as u64
+        + LIBRARIES
 }
 
 fn values(plan: &Plan, activation: ActivationId, model_rank: usize) -> usize {

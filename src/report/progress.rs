@@ -62,9 +62,10 @@ impl Progress {
 }
 
 fn saved_line(saved: &Saved) -> Line {
-    let folder = saved.folder.display().to_string();
-    let line = Line::new("checkpoint", format!("checkpoint: {folder} in {}", show(saved.time)));
-    line.with("step", saved.step).with("folder", folder).with("seconds", saved.time.as_secs_f64())
+    let (folder, held_up) = (saved.folder.display().to_string(), saved.held_up.as_secs_f64());
+    let message = format!("checkpoint: {folder} in {}, for which training stood {held_up:.2} s", show(saved.time));
+    let line = Line::new("checkpoint", message).with("step", saved.step).with("folder", folder);
+    line.with("seconds", saved.time.as_secs_f64()).with("held_up_seconds", held_up)
 }
 
 fn bottleneck_line(bottleneck: &Bottleneck) -> Line {

@@ -216,6 +216,34 @@ fn without_momentum_there_is_no_optimizer_file() {
 }
 
 #[test]
+fn each_checkpoint_is_told_when_it_is_written_also_the_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let (summary, events) = trained(dir.path(), None, &["checkpoint.every_steps=1"]);
+    let told = |event: &Event| match event {
+        Event::Saved(saved) => Some((saved.step, saved.folder.clone())),
+        _ => None,
+    };
+    let told: Vec<(u64, PathBuf)> = events.iter().filter_map(told).collect();
+    assert_eq!(told, (1..=18).map(|step| (step, at(dir.path(), step))).collect::<Vec<_>>());
+    assert!(summary.saved && matches!(events.last(), Some(Event::Finished(_))));
+}
+
+#[test]
+fn training_goes_on_without_checkpoints_that_cannot_be_written() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("checkpoints"), "in the way").unwrap();
+    let (summary, events) = trained(dir.path(), None, &["checkpoint.every_steps=5"]);
+    let told = |event: &Event| match event {
+        Event::NotSaved { step, problem } => Some((*step, problem.to_string())),
+        _ => None,
+    };
+    let told: Vec<(u64, String)> = events.iter().filter_map(told).collect();
+    let because = format!("{}/checkpoints: File exists (os error 17)", dir.path().display());
+    assert_eq!(told, [5, 6, 10, 12, 15, 18].map(|step| (step, because.clone())));
+    assert_eq!((summary.steps, summary.saved), (18, false));
+}
+
+#[test]
 fn checkpoints_come_as_often_as_asked_and_the_newest_are_kept() {
     let kept = |settings: &[&str]| {
         let dir = tempfile::tempdir().unwrap();

@@ -226,10 +226,14 @@ fn held_and_planned(mode: &str, batch: &str) -> (f64, f64) {
     let common = ["--gpus", "2", "--mode", mode, "--batch-size", batch, "--precision", "fp32"];
     let plan = output(&[&["plan", "--json"], &common[..]].concat());
     let plan: serde_json::Value = serde_json::from_str(&stdout(&plan)).unwrap();
+    let dir = tempfile::tempdir().unwrap();
     let run = ["--steps", "2", "--set", "data.source=noise", "--set", "data.test_examples=1"];
-    let said = stderr(&output(&[&["train"], &common[..], &run[..]].concat()));
-    let held = said.lines().find_map(|line| line.strip_prefix("memory: ")?.strip_suffix(" MiB at most"));
-    (held.expect(&said).parse().unwrap(), plan["process_bytes"].as_f64().unwrap() / f64::from(1 << 20))
+    let recorded = ["--set", "checkpoint.every_steps=1", "--run-dir", dir.path().to_str().unwrap()];
+    let json = ["--log-format", "json"];
+    let said = stderr(&output(&[&["train"], &common[..], &run[..], &recorded, &json].concat()));
+    let mut lines = said.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let held = lines.find(|line| line["kind"] == "memory").expect(&said)["bytes"].as_f64().unwrap();
+    (held, plan["process_bytes"].as_f64().unwrap())
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn each_of_two_devices_stores_half_of_the_split_weights() {
 
 #[test]
 fn a_split_network_fits_where_the_whole_one_does_not() {
-    let sizes = Sizes { batch_size: 128, value_bytes: 4, master_bytes: 4, momentum: true };
+    let sizes = Sizes { batch_size: 128, value_bytes: 4, master_bytes: 4, momentum: true, checkpoints: true };
     let needs = |devices| fullest(&model_parallel(&alexnet(), devices).unwrap(), sizes).total();
     assert!(needs(2) * 10 < needs(1) * 6 && needs(4) < needs(2), "{} {} {}", needs(1), needs(2), needs(4));
 }
