@@ -3,8 +3,14 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-const SOURCES: [&str; 5] =
-    ["src/torch/device.cpp", "src/torch/ext.cpp", "src/torch/pool.cpp", "src/torch/store.cpp", "src/torch/update.cpp"];
+const SOURCES: [&str; 6] = [
+    "src/torch/device.cpp",
+    "src/torch/ext.cpp",
+    "src/torch/norm.cpp",
+    "src/torch/pool.cpp",
+    "src/torch/store.cpp",
+    "src/torch/update.cpp",
+];
 
 fn main() {
     for file in SOURCES.iter().chain(&["src/torch/ext.h"]) {
@@ -21,6 +27,8 @@ fn main() {
         .flag("-fopenmp")
         // The same bits from a vector's lanes and from the values left over at its end.
         .flag("-ffp-contract=off")
+        // Roots of whole vectors: nobody asks what errno is after one.
+        .flag("-fno-math-errno")
         .include(link.join("include"))
         .files(SOURCES)
         .compile("mpt_ext");

@@ -49,6 +49,30 @@ class Concat(nn.Module):
         return torch.cat(inputs, 1)
 
 
+class LocalResponseNorm(nn.Module):
+    """PyTorch's, in each group of channels by itself."""
+
+    def __init__(self, groups: int, size: int, **function: float) -> None:
+        super().__init__()
+        self.groups = groups
+        self.norm = nn.LocalResponseNorm(size, **function)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.norm(part) for part in input.chunk(self.groups, 1)], 1)
+
+
+class SameMapNorm(nn.Module):
+    """The same function of the squares around a pixel, in its channel; PyTorch has none."""
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
+        super().__init__()
+        self.mean = nn.AvgPool2d(size, 1, size // 2)
+        self.alpha, self.beta, self.k = alpha, beta, k
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return input / (self.k + self.alpha * self.mean(input.square())) ** self.beta
+
+
 POOLS = {"max-pool": nn.MaxPool2d, "average-pool": nn.AvgPool2d}
 SIMPLE = {
     "relu": nn.ReLU,
@@ -114,6 +138,11 @@ def module_of(layer: dict, number: int, channels: int) -> nn.Module:
         )
     if kind == "dropout":
         return Dropout(number, layer["probability"])
+    if kind in ("local-response-norm", "same-map-norm"):
+        function = {key: layer[key] for key in ("alpha", "beta", "k") if key in layer}
+        if kind == "same-map-norm":
+            return SameMapNorm(layer["size"], **function)
+        return LocalResponseNorm(layer.get("groups", 1), layer["size"], **function)
     if kind in POOLS:
         return POOLS[kind](layer["kernel"], layer.get("stride"), layer.get("padding", 0))
     return SIMPLE[kind]()

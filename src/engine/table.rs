@@ -2,12 +2,13 @@
 
 use crate::error::{Error, Result};
 use crate::layers::{
-    Add, AveragePool, Concat, Conv, ConvCall, Dropout, Flatten, Layer, Linear, MaxPool, Parameters, Parts, Pointwise,
-    PointwiseKind,
+    Add, AveragePool, Concat, Conv, ConvCall, Dropout, Flatten, Layer, Linear, LocalResponseNorm, MaxPool, Parameters,
+    Parts, Pointwise, PointwiseKind, SameMapNorm,
 };
-use crate::model::reads::conv_segments;
+use crate::model::reads::{conv_segments, window_segments};
 use crate::model::{Channels, Kind, LayerId, kind};
 use crate::plan::{Plan, Read, Weights};
+use crate::torch::norm::NormCall;
 
 /// The share of a layer that a model rank computes; `None` for the loss, which is no layer like the others.
 ///
@@ -53,6 +54,11 @@ pub fn layer(
         Kind::Tanh => pointwise(PointwiseKind::Tanh),
         Kind::MaxPool(window) => Box::new(MaxPool { window: *window, saved: None }),
         Kind::AveragePool(window) => Box::new(AveragePool { window: *window, saved: None }),
+        &Kind::LocalResponseNorm { norm, groups } => {
+            let calls = norm_calls(plan, layer, model_rank, norm.size, groups)?;
+            Box::new(LocalResponseNorm { norm, calls, saved: None })
+        }
+        Kind::SameMapNorm(norm) => Box::new(SameMapNorm { norm: *norm, saved: None }),
         Kind::Dropout { probability } => {
             let features = plan.held(layer + 1, model_rank).scaled(plan.model.layers[layer].output.area());
             Box::new(Dropout { layer, probability: *probability, features, saved: None })
@@ -109,5 +115,28 @@ fn conv_calls(plan: &Plan, layer: LayerId, model_rank: usize, settings: &kind::C
             })
         })
         .collect::<Option<Vec<_>>>()
-        .ok_or_else(|| Error::failed(format!("the plan does not bring layer {layer} what it reads")))
+        .ok_or_else(|| not_brought(layer))
+}
+
+/// The kernel calls of a model rank's share of a normalisation across windows of `size` channels.
+fn norm_calls(plan: &Plan, layer: LayerId, model_rank: usize, size: usize, groups: usize) -> Result<Vec<NormCall>> {
+    let planned = &plan.layers[layer];
+    let (read, given) = (&planned.reads[0][model_rank], &planned.outputs[model_rank]);
+    window_segments(groups, plan.model.layers[layer].output.channels, size, given)
+        .into_iter()
+        .map(|segment| {
+            let input = read.position(segment.input.start)?;
+            let output = given.position(segment.output.start)?;
+            Some(NormCall {
+                input: input..input + segment.input.len(),
+                output: output..output + segment.output.len(),
+                before: segment.output.start - segment.input.start,
+            })
+        })
+        .collect::<Option<Vec<_>>>()
+        .ok_or_else(|| not_brought(layer))
+}
+
+fn not_brought(layer: LayerId) -> Error {
+    Error::failed(format!("the plan does not bring layer {layer} what it reads"))
 }

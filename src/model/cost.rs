@@ -66,7 +66,7 @@ pub fn parameter_count(model: &Model, layer: LayerId) -> usize {
 }
 
 /// Multiply-accumulates of the forward pass of `out` output channels of a layer, per example. Only convolutions and
-/// linear layers count, as is the custom.
+/// linear layers count, as is the custom: what others do is little, and bound by memory.
 pub fn multiply_accumulates(model: &Model, layer: LayerId, out: usize) -> u64 {
     let (input, output) = (model.input_shapes(layer)[0], model.layers[layer].output);
     let per_output = match &model.layers[layer].kind {

@@ -19,6 +19,15 @@ pub enum Kind {
     MaxPool(Window),
     /// The mean of each window, padding counted as zeros.
     AveragePool(Window),
+    /// Local response normalisation: each value by the squares of the channels around its own, at its pixel.
+    LocalResponseNorm {
+        /// The window of channels, and the function.
+        norm: Norm,
+        /// The channels are divided among so many groups, across whose borders no window reaches.
+        groups: usize,
+    },
+    /// The same by the squares of the pixels around its own, in its channel.
+    SameMapNorm(Norm),
     /// Drops each feature with this probability in training and scales the rest by `1 / (1 - probability)`.
     Dropout {
         /// The probability of dropping a feature, `0 <= probability < 1`.
@@ -75,6 +84,23 @@ pub struct Window {
     pub padding: usize,
 }
 
+/// How a value is normalised by those around it: `y = x / (k + alpha / count * sum of squares)^beta`, where the sum goes over a
+/// window of `count` values and what lies outside counts as zeros (Krizhevsky, Sutskever and Hinton, 2012, section 3.3).
+///
+/// `alpha` is PyTorch's, for the mean of the squares, as in the code of 2012. The paper gives it for each square: its 1e-4 with
+/// five channels is 5e-4 here.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Norm {
+    /// Channels in the window, or pixels of its side. Of an even number of channels one more lies before than after.
+    pub size: usize,
+    /// The weight of the mean of the squares.
+    pub alpha: f64,
+    /// The exponent.
+    pub beta: f64,
+    /// What is there without any square, more than 0.
+    pub k: f64,
+}
+
 impl Kind {
     /// The name of the kind in model files.
     pub fn name(&self) -> &'static str {
@@ -86,6 +112,8 @@ impl Kind {
             Self::Tanh => "tanh",
             Self::MaxPool(_) => "max-pool",
             Self::AveragePool(_) => "average-pool",
+            Self::LocalResponseNorm { .. } => "local-response-norm",
+            Self::SameMapNorm(_) => "same-map-norm",
             Self::Dropout { .. } => "dropout",
             Self::Flatten => "flatten",
             Self::Add => "add",

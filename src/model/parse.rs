@@ -14,7 +14,7 @@
 //! ]
 //! ```
 
-use super::kind::{Conv, Linear, Window};
+use super::kind::{Conv, Linear, Norm, Window};
 use super::{Draft, Initial, Kind, Model, Shape};
 use crate::error::{Error, Result};
 use crate::keys::{Keys, suggestion};
@@ -33,7 +33,7 @@ pub struct Edits {
 /// The largest number of channels, pixels or layers that a model file may ask for.
 const LARGEST: usize = 1 << 22;
 
-const KINDS: [&str; 12] = [
+const KINDS: [&str; 14] = [
     "conv",
     "linear",
     "relu",
@@ -41,6 +41,8 @@ const KINDS: [&str; 12] = [
     "tanh",
     "max-pool",
     "average-pool",
+    "local-response-norm",
+    "same-map-norm",
     "dropout",
     "flatten",
     "add",
@@ -146,6 +148,8 @@ fn kind(name: &str, keys: &mut Keys, defaults: &Defaults) -> Result<Kind> {
         }),
         "max-pool" => Kind::MaxPool(window(keys, None)?),
         "average-pool" => Kind::AveragePool(window(keys, None)?),
+        "local-response-norm" => Kind::LocalResponseNorm { norm: norm(keys)?, groups: size(keys, "groups", Some(1))? },
+        "same-map-norm" => Kind::SameMapNorm(norm(keys)?),
         "dropout" => Kind::Dropout { probability: probability(keys)? },
         "flatten" => Kind::Flatten,
         "add" => Kind::Add,
@@ -175,6 +179,20 @@ fn window(keys: &mut Keys, stride_default: Option<usize>) -> Result<Window> {
         return Err(Error::usage(format!("{}: kernel, stride and padding may be 4096 at most", keys.context())));
     }
     Ok(Window { kernel, stride, padding })
+}
+
+/// A normalisation; what is not given is as in PyTorch.
+fn norm(keys: &mut Keys) -> Result<Norm> {
+    let size = size(keys, "size", None)?;
+    let (alpha, beta, k) = (keys.or("alpha", 1e-4)?, keys.or("beta", 0.75)?, keys.or("k", 1.0)?);
+    let sound = size <= 1 << 12 && alpha >= 0.0 && beta >= 0.0 && k > 0.0;
+    match sound {
+        true => Ok(Norm { size, alpha, beta, k }),
+        false => Err(Error::usage(format!(
+            "{}: `size` may be 4096 at most, `alpha` and `beta` not negative, and `k` must be above 0",
+            keys.context()
+        ))),
+    }
 }
 
 /// A size that must be positive.

@@ -12,6 +12,9 @@ pub fn reads(kind: &Kind, inputs: &[Shape], which: usize, out: &Channels) -> Cha
             .into_iter()
             .map(|segment| segment.input)
             .collect(),
+        &Kind::LocalResponseNorm { norm, groups } => {
+            window_segments(groups, input.channels, norm.size, out).into_iter().map(|segment| segment.input).collect()
+        }
         Kind::Linear(_) | Kind::SoftmaxCrossEntropy => Channels::all(input.channels),
         Kind::Flatten => {
             let area = input.area();
@@ -27,6 +30,7 @@ pub fn reads(kind: &Kind, inputs: &[Shape], which: usize, out: &Channels) -> Cha
         | Kind::Tanh
         | Kind::MaxPool(_)
         | Kind::AveragePool(_)
+        | Kind::SameMapNorm(_)
         | Kind::Dropout { .. }
         | Kind::Add => out.clone(),
     }
@@ -48,15 +52,15 @@ fn channels_before(inputs: &[Shape], which: usize) -> usize {
     inputs[..which].iter().map(|input| input.channels).sum()
 }
 
-/// A part of a convolution that one kernel call can do: output channels of one group, or of several whole groups, and
-/// the input channels that they read.
+/// A part of a layer that one kernel call can do: output channels of one group, or of several whole groups, and the input
+/// channels that they read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// Whole groups in the call; 1 where it does a part of a group.
     pub groups: usize,
-    /// Input channels read, of the whole convolution.
+    /// Input channels read, of the whole layer.
     pub input: Range<usize>,
-    /// Output channels given, of the whole convolution.
+    /// Output channels given, of the whole layer.
     pub output: Range<usize>,
 }
 
@@ -86,9 +90,26 @@ pub fn conv_segments(groups: usize, in_channels: usize, out_channels: usize, out
     segments
 }
 
+/// The kernel calls that give the channels `out` of a layer each of whose channels reads a window of `size` channels around
+/// it, inside its group. Two calls may read the same channel.
+pub fn window_segments(groups: usize, channels: usize, size: usize, out: &Channels) -> Vec<Segment> {
+    let of_group = channels / groups;
+    let (before, after) = (size / 2, (size - 1) / 2);
+    let of_range = |range: Range<usize>| {
+        (range.start / of_group..range.end.div_ceil(of_group)).map(move |group| {
+            let (first, end) = (group * of_group, (group + 1) * of_group);
+            let output = range.start.max(first)..range.end.min(end);
+            let input = output.start.saturating_sub(before).max(first)..(output.end + after).min(end);
+            Segment { groups: 1, input, output }
+        })
+    };
+    out.ranges().flat_map(of_range).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::kind::Norm;
 
     fn segment(groups: usize, input: Range<usize>, output: Range<usize>) -> Segment {
         Segment { groups, input, output }
@@ -107,6 +128,21 @@ mod tests {
     fn four_whole_groups_after_a_part_of_one() {
         let calls = conv_segments(4, 8, 16, &(2..16).into());
         assert_eq!(calls, [segment(1, 0..2, 2..4), segment(3, 2..8, 4..16)]);
+    }
+
+    #[test]
+    fn a_window_of_channels_ends_where_its_tower_does() {
+        let calls = |size, out: Range<usize>| window_segments(2, 12, size, &out.into());
+        assert_eq!(calls(5, 0..12), [segment(1, 0..6, 0..6), segment(1, 6..12, 6..12)]);
+        assert_eq!(calls(5, 0..3), [segment(1, 0..5, 0..3)]);
+        assert_eq!(calls(5, 4..9), [segment(1, 2..6, 4..6), segment(1, 6..11, 6..9)]);
+        // Of an even window one more lies before.
+        assert_eq!(calls(4, 2..4), [segment(1, 0..5, 2..4)]);
+        let norm = Norm { size: 5, alpha: 1.0, beta: 0.75, k: 1.0 };
+        let kind = Kind::LocalResponseNorm { norm, groups: 2 };
+        let out: Channels = [1..2, 5..7].into_iter().collect();
+        assert_eq!(reads(&kind, &[Shape::image(12, 3, 3)], 0, &out), (0..9).into());
+        assert_eq!(carries(&kind, &[Shape::image(12, 3, 3)], 0, &out), Some(out));
     }
 
     #[test]

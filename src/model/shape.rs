@@ -92,6 +92,15 @@ fn of_one(kind: &Kind, input: Shape) -> Result<Shape, String> {
             let (height, width) = windows(*window, input)?;
             Ok(Shape::image(input.channels, height, width))
         }
+        Kind::LocalResponseNorm { .. } | Kind::SameMapNorm(_) if input.pixels.is_none() => {
+            Err(format!("it normalises an image, but its input is flat ({input} features)"))
+        }
+        Kind::LocalResponseNorm { groups, .. } if !input.channels.is_multiple_of(*groups) => {
+            Err(format!("{groups} groups must divide its {} input channels", input.channels))
+        }
+        Kind::SameMapNorm(norm) if norm.size.is_multiple_of(2) => {
+            Err(format!("its window of {0}x{0} pixels has none in its middle; `size` must be odd", norm.size))
+        }
         Kind::Linear(linear) if input.pixels.is_none() => Ok(Shape::flat(linear.out_features)),
         Kind::SoftmaxCrossEntropy if input.pixels.is_none() => Ok(input),
         Kind::Linear(_) | Kind::SoftmaxCrossEntropy => {

@@ -7,7 +7,7 @@ use crate::keys::suggestion;
 use std::path::Path;
 
 /// Name and text of every shipped model, in the order in which they are listed.
-pub const SHIPPED: [(&str, &str); 7] = [
+pub const SHIPPED: [(&str, &str); 8] = [
     ("alexnet", include_str!("shipped/alexnet.toml")),
     ("alexnet-dense", include_str!("shipped/alexnet-dense.toml")),
     ("lenet", include_str!("shipped/lenet.toml")),
@@ -15,6 +15,7 @@ pub const SHIPPED: [(&str, &str); 7] = [
     ("tiny", include_str!("shipped/tiny.toml")),
     ("tiny-residual", include_str!("shipped/tiny-residual.toml")),
     ("tiny-concat", include_str!("shipped/tiny-concat.toml")),
+    ("tiny-norm", include_str!("shipped/tiny-norm.toml")),
 ];
 
 /// The names of the shipped models.

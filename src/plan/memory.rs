@@ -112,7 +112,10 @@ fn values(plan: &Plan, activation: ActivationId, model_rank: usize) -> usize {
 
 /// Whether a layer keeps what it reads for its backward pass.
 fn keeps_input(kind: &Kind) -> bool {
-    matches!(kind, Kind::Conv(_) | Kind::Linear(_) | Kind::AveragePool(_))
+    matches!(
+        kind,
+        Kind::Conv(_) | Kind::Linear(_) | Kind::AveragePool(_) | Kind::LocalResponseNorm { .. } | Kind::SameMapNorm(_)
+    )
 }
 
 /// Whether a layer keeps what it gives.

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <exception>
+#include <type_traits>
 
 // One body, compiled for each generation of vector registers and chosen when the library is loaded.
 #define FOR_EACH_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
@@ -32,6 +33,25 @@ inline uint16_t rounded(float value) {
   memcpy(&bits, &value, sizeof bits);
   auto nearest = static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
   return value != value ? 0x7fc0 : nearest;
+}
+
+// What values are computed with: bf16 in fp32.
+template <typename Value> using Wide = std::conditional_t<std::is_same_v<Value, at::BFloat16>, float, Value>;
+
+// bf16 is the upper half of fp32.
+inline float widened(at::BFloat16 value) {
+  uint32_t bits = static_cast<uint32_t>(value.x) << 16;
+  float wide;
+  memcpy(&wide, &bits, sizeof wide);
+  return wide;
+}
+inline float widened(float value) { return value; }
+inline double widened(double value) { return value; }
+
+template <typename Value> inline Value narrowed(Value value) { return value; }
+template <typename Value>
+inline std::enable_if_t<std::is_same_v<Value, at::BFloat16>, Value> narrowed(float value) {
+  return at::BFloat16(rounded(value), at::BFloat16::from_bits());
 }
 
 } // namespace mpt

@@ -1,8 +1,9 @@
 //! The Rust face of the C++ files beside this one: what tch lacks of libtorch (`ext.cpp`), the update of the weights
-//! (`update.cpp`), max-pooling (`pool.cpp`), the way to a GPU (`device.cpp`, [`device`]) and the store in which ranks meet
-//! (`store.cpp`, [`store`]). The rest of mpt calls tch and these.
+//! (`update.cpp`), max-pooling (`pool.cpp`), local response normalisation (`norm.cpp`, [`norm`]), the way to a GPU
+//! (`device.cpp`, [`device`]) and the store in which ranks meet (`store.cpp`, [`store`]). The rest of mpt calls tch and these.
 
 pub mod device;
+pub mod norm;
 pub mod store;
 
 use crate::error::{Error, Result};

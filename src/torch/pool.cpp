@@ -4,10 +4,11 @@
 #include "ext.h"
 #include <algorithm>
 #include <limits>
-#include <type_traits>
 #include <vector>
 
 using mpt::guarded;
+using mpt::narrowed;
+using mpt::widened;
 
 namespace {
 
@@ -164,26 +165,7 @@ Places windows_with(int64_t at, int64_t outputs, Window window) {
 }
 
 // What sums of gradients are taken in.
-template <typename Value>
-using Sum = std::conditional_t<std::is_same_v<Value, at::BFloat16>, float, Value>;
-
-inline float widened(at::BFloat16 value) {
-  uint32_t bits = static_cast<uint32_t>(value.x) << 16;
-  float wide;
-  memcpy(&wide, &bits, sizeof wide);
-  return wide;
-}
-inline float widened(float value) { return value; }
-inline double widened(double value) { return value; }
-
-template <typename Value>
-inline Value narrowed(Value value) {
-  return value;
-}
-template <typename Value>
-inline std::enable_if_t<std::is_same_v<Value, at::BFloat16>, Value> narrowed(float value) {
-  return at::BFloat16(mpt::rounded(value), at::BFloat16::from_bits());
-}
+template <typename Value> using Sum = mpt::Wide<Value>;
 
 // One row of the image's gradient, in `sums`: from each window that holds a place of the row, the gradient of the
 // channels that found their largest value there. `gradient` and `places` are the example's first rows.

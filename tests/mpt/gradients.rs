@@ -1,11 +1,12 @@
 //! Each layer kind's backward pass against finite differences of its forward pass, in fp64.
 
 use mpt::layers::{
-    Add, AveragePool, Concat, Context, Conv, ConvCall, Dropout, Flatten, Layer, Linear, Loss, MaxPool, Parameters,
-    Pointwise, PointwiseKind,
+    Add, AveragePool, Concat, Context, Conv, ConvCall, Dropout, Flatten, Layer, Linear, LocalResponseNorm, Loss,
+    MaxPool, Parameters, Pointwise, PointwiseKind, SameMapNorm,
 };
 use mpt::model::Channels;
-use mpt::model::kind::Window;
+use mpt::model::kind::{Norm, Window};
+use mpt::torch::norm::NormCall;
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
 
@@ -126,6 +127,28 @@ fn pools() {
     for window in [Window { kernel: 3, stride: 2, padding: 0 }, Window { kernel: 2, stride: 2, padding: 1 }] {
         check(&mut MaxPool { window, saved: None }, &[spread(&[2, 3, 7, 6], 0.0)], &[]);
         check(&mut AveragePool { window, saved: None }, &[spread(&[2, 3, 7, 6], 0.0)], &[]);
+    }
+}
+
+#[test]
+fn norms_across_channels_of_whole_groups_and_of_parts() {
+    let call = |input, output, before| NormCall { input, output, before };
+    for (size, beta, calls) in [
+        (5, 0.75, vec![call(0..4, 0..4, 0), call(4..8, 4..8, 0)]),
+        // Parts of two groups, with what lies beside them, and two parts of one group that read a channel in common.
+        (3, 0.75, vec![call(0..4, 0..3, 0), call(4..8, 3..5, 1)]),
+        (4, 1.2, vec![call(0..5, 0..3, 1), call(4..8, 3..6, 0)]),
+    ] {
+        let norm = Norm { size, alpha: 1.3, beta, k: 0.8 };
+        check(&mut LocalResponseNorm { norm, calls, saved: None }, &[spread(&[2, 8, 3, 2], 0.0)], &[]);
+    }
+}
+
+#[test]
+fn norms_over_the_pixels_of_a_map() {
+    for (size, beta) in [(3, 0.75), (5, 1.2)] {
+        let norm = Norm { size, alpha: 1.3, beta, k: 0.8 };
+        check(&mut SameMapNorm { norm, saved: None }, &[spread(&[2, 3, 6, 5], 0.0)], &[]);
     }
 }
 

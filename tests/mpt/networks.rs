@@ -1,6 +1,6 @@
 //! Random networks: graphs that nobody would have thought of.
 
-use mpt::model::kind::{Conv, Linear, Window};
+use mpt::model::kind::{Conv, Linear, Norm, Window};
 use mpt::model::{Draft, Initial, Kind, Model, Shape};
 use proptest::prelude::*;
 
@@ -10,6 +10,7 @@ pub enum Piece {
     Conv { out: usize, groups: usize },
     Relu,
     Pool,
+    Norm { size: usize, groups: usize },
     AddBack,
     JoinBack,
     Linear(usize),
@@ -21,6 +22,7 @@ pub fn pieces() -> impl Strategy<Value = Vec<Piece>> {
         4 => (1usize..5, 1usize..5).prop_map(|(out, groups)| Piece::Conv { out: out * groups, groups }),
         1 => Just(Piece::Relu),
         1 => Just(Piece::Pool),
+        2 => (1usize..6, 1usize..3).prop_map(|(size, groups)| Piece::Norm { size, groups }),
         1 => Just(Piece::AddBack),
         2 => Just(Piece::JoinBack),
         1 => (1usize..20).prop_map(Piece::Linear),
@@ -65,6 +67,10 @@ pub fn network(pieces: &[Piece]) -> Option<Model> {
             }
             Piece::Relu => (Kind::Relu, vec![]),
             Piece::Pool => (Kind::MaxPool(Window { kernel: 2, stride: 1, padding: 0 }), vec![]),
+            Piece::Norm { size, groups } => {
+                let norm = Norm { size: *size, alpha: 1.0, beta: 0.75, k: 1.0 };
+                (Kind::LocalResponseNorm { norm, groups: *groups }, vec![])
+            }
             Piece::AddBack => (Kind::Add, vec![before, back]),
             Piece::JoinBack => (Kind::Concat, vec![before, back]),
             Piece::Linear(out) => (linear(*out), vec![]),
