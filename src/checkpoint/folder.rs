@@ -3,12 +3,13 @@
 //! A checkpoint is written into a hidden folder beside its place, each file made to reach the disk, `state.json` last,
 //! and the folder then renamed: under its name it is whole, whatever happened when. Only then are older ones removed.
 
-use super::state::{About, FORMAT, Position, State};
+use super::state::{About, Best, FORMAT, Position, State};
 use super::tensors::{self, TensorFile, Whole};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 /// The folder in a run directory.
@@ -17,6 +18,10 @@ const FOLDER: &str = "checkpoints";
 const PREFIX: &str = "step-";
 /// What the name of an unfinished one begins with.
 const UNFINISHED: &str = ".step-";
+/// The link to the one that evaluated best.
+const BEST: &str = "best";
+/// Its name until it takes the place of the one before.
+const NEXT_BEST: &str = ".best";
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
@@ -31,6 +36,10 @@ pub struct Checkpoints {
 pub struct Content<'v> {
     /// Where the run stands.
     pub position: Position,
+    /// The learning rate of its next step.
+    pub learning_rate: f64,
+    /// The checkpoint that is the best so far.
+    pub best: Option<Best>,
     /// What was run.
     pub about: About,
     /// The weights in full precision.
@@ -58,13 +67,12 @@ impl Checkpoints {
         Self { folder: run.join(FOLDER) }
     }
 
-    /// Writes a checkpoint, then removes what is not among the `keep` newest up to it: older ones, and those of later
-    /// steps, which a run that went on from an earlier one has left behind. Gives its folder.
+    /// Writes a checkpoint, then removes others as [`Checkpoints::thin_out`] says. Gives its folder.
     ///
     /// # Errors
     /// The file system's, as on a full disk; then what was there is there still.
     pub fn write(&self, content: &Content, keep: usize) -> Result<PathBuf> {
-        let step = content.position.step;
+        let (step, best) = (content.position.step, content.best);
         let unfinished = self.folder.join(format!("{UNFINISHED}{step:08}"));
         let fault = |error: io::Error| Error::failed(format!("{}: {error}", self.folder.display()));
         let written = fs::create_dir_all(&self.folder)
@@ -77,7 +85,7 @@ impl Checkpoints {
             let _ = fs::remove_dir_all(&unfinished);
             return Err(error);
         }
-        let place = self.folder.join(format!("{PREFIX}{step:08}"));
+        let place = self.at(step);
         let install = || {
             if place.exists() {
                 // A damaged one, or one that a run which went on from an earlier one has come to again.
@@ -88,7 +96,7 @@ impl Checkpoints {
         };
         install().map_err(fault)?;
         // This one is there, whatever becomes of the others; what cannot be removed the next write tries again.
-        let _ = self.thin_out(step, keep);
+        let _ = self.thin_out(step, keep, best.map(|best| best.step));
         Ok(place)
     }
 
@@ -103,16 +111,44 @@ impl Checkpoints {
         Ok(())
     }
 
-    fn thin_out(&self, newest: u64, keep: usize) -> io::Result<()> {
+    /// Where the checkpoint of a step lies.
+    pub fn at(&self, step: u64) -> PathBuf {
+        self.folder.join(format!("{PREFIX}{step:08}"))
+    }
+
+    /// Removes what is not among the `keep` newest up to a step, nor the best: older ones, and those of later steps, which a
+    /// run that went on from an earlier one has left behind. The link `best` leads to the best, or is no more.
+    ///
+    /// # Errors
+    /// The file system's; what was not removed the next call tries again.
+    pub fn thin_out(&self, newest: u64, keep: usize, best: Option<u64>) -> io::Result<()> {
+        self.link(best)?;
         let mut kept = 0;
         for (step, folder) in self.list()? {
-            if step <= newest && kept < keep {
-                kept += 1;
-            } else {
+            let is_new = step <= newest && kept < keep;
+            kept += usize::from(is_new);
+            if !is_new && best != Some(step) {
                 fs::remove_dir_all(folder)?;
             }
         }
         Ok(())
+    }
+
+    fn link(&self, best: Option<u64>) -> io::Result<()> {
+        let (link, next) = (self.folder.join(BEST), self.folder.join(NEXT_BEST));
+        let target = best.map(|step| self.at(step)).filter(|place| place.is_dir());
+        let Some(name) = target.as_ref().and_then(|place| place.file_name()) else {
+            return if link.is_symlink() { fs::remove_file(link) } else { Ok(()) };
+        };
+        if link.read_link().is_ok_and(|found| found == name) {
+            return Ok(());
+        }
+        if next.is_symlink() {
+            // A crash came before it took its place.
+            fs::remove_file(&next)?;
+        }
+        symlink(name, &next)?;
+        fs::rename(next, link)
     }
 
     /// The steps and folders of all checkpoints, the newest first.
@@ -161,8 +197,10 @@ fn write_files(folder: &Path, content: &Content) -> Result<()> {
     if let Some(optimizer) = &content.optimizer {
         files.insert(OPTIMIZER.to_owned(), tensors::write(&folder.join(OPTIMIZER), optimizer)?);
     }
-    let (position, run, mpt) = (content.position, content.about.clone(), env!("CARGO_PKG_VERSION").to_owned());
-    State { format: FORMAT, mpt, position, run, files }.write(&folder.join(STATE))?;
+    let Content { position, best, .. } = *content;
+    let (run, mpt, learning_rate) =
+        (content.about.clone(), env!("CARGO_PKG_VERSION").to_owned(), Some(content.learning_rate));
+    State { format: FORMAT, mpt, position, learning_rate, best, run, files }.write(&folder.join(STATE))?;
     sync(folder).map_err(|error| Error::failed(format!("{}: {error}", folder.display())))
 }
 

@@ -16,6 +16,6 @@ pub mod tensors;
 pub mod weights;
 
 pub use folder::{Checkpoint, Checkpoints, Content};
-pub use state::{Position, State};
+pub use state::{Best, Position, State};
 pub use tensors::{Described, TensorFile, Whole};
 pub use weights::WeightFile;

@@ -75,6 +75,15 @@ impl Position {
     }
 }
 
+/// The checkpoint that evaluated best.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// Its steps.
+    pub step: u64,
+    /// The share of right answers on the test set.
+    pub test_accuracy: f64,
+}
+
 /// What a checkpoint says of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
@@ -85,13 +94,19 @@ pub struct State {
     /// Where the run stands.
     #[serde(flatten)]
     pub position: Position,
+    /// The learning rate of its next step, as the schedule has it. Older checkpoints do not tell.
+    #[serde(default)]
+    pub learning_rate: Option<f64>,
+    /// The best checkpoint before this one, whose epoch is evaluated later. Older checkpoints do not tell.
+    #[serde(default)]
+    pub best: Option<Best>,
     /// What was run, for people.
     pub run: About,
     /// The files that belong to it, by name.
     pub files: BTreeMap<String, FileSum>,
 }
 
-/// What was run. The run's `recipe.toml` says all of it; this is for whoever looks at a checkpoint alone.
+/// What was run, for whoever looks at a checkpoint alone. What older ones do not have is empty.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
     /// The model's name.
@@ -106,6 +121,15 @@ pub struct About {
     pub mesh: String,
     /// How they shared the work.
     pub mode: String,
+    /// The plan in a few words.
+    #[serde(default)]
+    pub plan: String,
+    /// The version of libtorch.
+    #[serde(default)]
+    pub libtorch: String,
+    /// Every effective value of the recipe, by section.
+    #[serde(default)]
+    pub recipe: serde_json::Value,
 }
 
 /// What stands in the file between what it says and the last thing in it, the CRC-32 of all that is said.
@@ -225,10 +249,14 @@ mod tests {
             batch_size: 8,
             mesh: "1x2".into(),
             mode: "model-parallel".into(),
+            plan: "tiny, model-parallel, 1 data x 2 model".into(),
+            libtorch: "2.13.0".into(),
+            recipe: serde_json::json!({"seed": 7, "optimizer": {"learning_rate": 0.1}}),
         };
         let files = BTreeMap::from([("model.safetensors".into(), FileSum { bytes: 9, crc32: "00c0ffee".into() })]);
         let position = Position { step: 7, train_time: Duration::from_millis(1500), ..Position::default() };
-        State { format: FORMAT, mpt: "0.1.0".into(), position, run, files }
+        let best = Some(Best { step: 6, test_accuracy: 0.1 + 0.2 });
+        State { format: FORMAT, mpt: "0.1.0".into(), position, learning_rate: Some(0.05), best, run, files }
     }
 
     #[test]
@@ -257,5 +285,23 @@ mod tests {
         let path = dir.path().join("state.json");
         fs::write(&path, serde_json::to_string_pretty(&state()).unwrap() + "\n").unwrap();
         assert_eq!(State::read(&path).unwrap(), state());
+    }
+
+    #[test]
+    fn what_older_checkpoints_do_not_tell_is_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        let older = r#"{"format": 1, "mpt": "0.1.0", "step": 7, "epoch": 2, "steps_in_epoch": 1, "examples": 52,
+            "epoch_outcome": {"loss_sum": "12.5", "correct": 3, "examples": 8}, "epoch_train_seconds": 0.5,
+            "epoch_loader_wait_seconds": 0.25, "train_seconds": 1.5, "whole_seconds": 2.0,
+            "run": {"model": "tiny", "precision": "fp32", "seed": 7, "batch_size": 8, "mesh": "1x2", "mode": "model-parallel"},
+            "files": {"model.safetensors": {"bytes": 9, "crc32": "00c0ffee"}}}"#;
+        fs::write(&path, older).unwrap();
+        let State { position, learning_rate, best, run, .. } = State::read(&path).unwrap();
+        assert_eq!((position.step, position.epoch, position.epoch_outcome.loss_sum), (7, 2, 12.5));
+        assert_eq!((learning_rate, best), (None, None));
+        let empty =
+            About { plan: String::new(), libtorch: String::new(), recipe: serde_json::Value::Null, ..state().run };
+        assert_eq!(run, empty);
     }
 }

@@ -16,7 +16,7 @@ use crate::launch::word::{Word, tell};
 use crate::launch::{environment, launchers, supervisor, visible};
 use crate::metrics::server::Port;
 use crate::model::shipped;
-use crate::plan::{Mesh, Plan};
+use crate::plan::Plan;
 use crate::recipe::duration::show_bytes;
 use crate::recipe::{Layered, Precision, Recipe, fast_bf16};
 use crate::report::line::{Format, Line};
@@ -167,7 +167,8 @@ impl Train {
         if place.speaks() {
             tell(&Word::RunFolder(run_folder.clone()));
         }
-        job.saving = run_folder.as_deref().and_then(|folder| Saving::new(&recipe, folder));
+        let saving = run_folder.as_deref().and_then(|folder| Saving::new(&recipe, folder));
+        job.saving = saving.map(|saving| saving.with_recipe(layered.to_json()));
         if !self.quiet {
             let recipe = Line::new("recipe", "the effective recipe").with("recipe", layered.to_json());
             console::say(recipe.shown_as(layered.to_toml()));
@@ -366,14 +367,14 @@ fn announce(job: &Job) {
 }
 
 fn plan_line(plan: &Plan) -> Line {
-    let Mesh { data, model } = plan.mesh;
+    let data = plan.mesh.data;
     let mut exchanges = plan_table::exchange_lines(plan);
     if data > 1 {
         exchanges.push(format!(
             "after backward: gradients summed over {data} ranks, each updating its shard of the weights"
         ));
     }
-    let message = format!("plan: {}, {}, {data} data x {model} model", plan.model.name, plan.mode);
+    let message = format!("plan: {}", plan.title());
     let text = exchanges.iter().fold(message.clone(), |text, exchange| text + "\n  " + exchange);
     Line::new("plan", message)
         .with("model", plan.model.name.as_str())

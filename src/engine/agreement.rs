@@ -12,7 +12,7 @@ use std::time::Duration;
 
 const OPERATIONS: usize = Operation::ALL.len();
 /// The numbers that a word travels as, without what depends on the network.
-const LENGTH: usize = 11 + 2 * OPERATIONS + Phase::ALL.len();
+const LENGTH: usize = 12 + 2 * OPERATIONS + Phase::ALL.len();
 /// How a wish to end because the time is up travels; a signal travels as its number, no wish as 0.
 const TIME_IS_UP: f64 = -1.0;
 /// How the bytes in use on a device travel where they are not known.
@@ -25,6 +25,8 @@ pub struct Word {
     pub outcome: Outcome,
     /// Why it wishes to end, if it does.
     pub wish: Option<StopReason>,
+    /// Whether a checkpoint is due by its clock.
+    pub saves: bool,
     /// The examples that it worked on.
     pub examples: u64,
     /// The part of the phase `data` in which it waited for the loader.
@@ -60,6 +62,8 @@ pub struct Agreed {
     pub outcome: Outcome,
     /// Why all end now, if any rank wishes so.
     pub stop: Option<StopReason>,
+    /// Whether a checkpoint is due by any rank's clock.
+    pub save: bool,
     words: Vec<Word>,
     mesh: Mesh,
     slots: Slots,
@@ -86,7 +90,7 @@ impl Word {
 
     /// As it travels. Counts and bytes are exact up to 2^53.
     pub fn numbers(&self) -> Vec<f64> {
-        let Self { outcome, wish, examples, loader_wait, memory, lap } = self;
+        let Self { outcome, wish, saves, examples, loader_wait, memory, lap } = self;
         let wish = match wish {
             Some(StopReason::Signal(signal)) => f64::from(*signal),
             Some(StopReason::Time | StopReason::Steps) => TIME_IS_UP,
@@ -97,6 +101,7 @@ impl Word {
             outcome.correct as f64,
             outcome.examples as f64,
             wish,
+            f64::from(u8::from(*saves)),
             *examples as f64,
             loader_wait.as_secs_f64(),
             memory.map_or(UNKNOWN, |bytes| bytes as f64),
@@ -126,6 +131,7 @@ impl Word {
             correct,
             examples,
             wish,
+            saves,
             own_examples,
             loader_wait,
             memory,
@@ -151,6 +157,7 @@ impl Word {
         Ok(Self {
             outcome: Outcome { loss_sum: *loss_sum, correct: *correct as u64, examples: *examples as u64 },
             wish,
+            saves: *saves != 0.0,
             examples: *own_examples as u64,
             loader_wait: duration(*loader_wait),
             memory: (*memory != UNKNOWN).then_some(*memory as u64),
@@ -182,7 +189,8 @@ pub fn agree(words: &[Vec<f64>], mesh: Mesh, slots: Slots) -> Result<Agreed> {
     let wishes = || words.iter().filter_map(|word| word.wish);
     let signal = wishes().find(|wish| matches!(wish, StopReason::Signal(_)));
     let stop = signal.or_else(|| wishes().next());
-    Ok(Agreed { outcome, stop, words, mesh, slots })
+    let save = words.iter().any(|word| word.saves);
+    Ok(Agreed { outcome, stop, save, words, mesh, slots })
 }
 
 impl Agreed {
@@ -229,6 +237,7 @@ mod tests {
         Word {
             outcome: Outcome { loss_sum, correct: 3, examples: 8 },
             wish,
+            saves: wish.is_some(),
             examples: 8,
             loader_wait: Duration::from_millis(125),
             memory: wish.map(|_| 1 << 33),
@@ -267,10 +276,11 @@ mod tests {
         ];
         let found = agreed(&words, Mesh { data: 2, model: 2 });
         assert_eq!(found.outcome, Outcome { loss_sum: 3.0, correct: 6, examples: 16 });
-        assert_eq!(found.stop, Some(StopReason::Signal(2)));
+        assert_eq!((found.stop, found.save), (Some(StopReason::Signal(2)), true));
         assert_eq!(found.ranks().len(), 4);
         assert_eq!(found.gradient_norms(), [6.0, 8.0_f64.sqrt()]);
         let unanimous = [word(1.0, None), word(1.0, Some(StopReason::Time))];
+        assert!(!agreed(&unanimous[..1], Mesh { data: 1, model: 1 }).save);
         assert_eq!(agreed(&unanimous, Mesh { data: 2, model: 1 }).stop, Some(StopReason::Time));
     }
 }

@@ -1,13 +1,15 @@
 //! Checkpoints that are written while training goes on. The ranks wait for a copy of what they hold; a thread of its own
 //! writes it. One is written at a time, and the memory of the copy is kept for the next.
+//!
+//! The thread also keeps which one is the best: an epoch is evaluated while its checkpoint is being written.
 
 use super::rank::Shard;
-use super::saving::Saving;
-use crate::checkpoint::Position;
+use super::saving::{Saving, Standing};
+use crate::checkpoint::{Best, State};
 use crate::error::{Error, Result};
 use crate::launch::environment::yield_to_training;
 use crate::plan::Plan;
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -26,10 +28,12 @@ pub struct Written {
     pub time: Duration,
 }
 
-/// What is to be written.
-struct Task {
-    position: Position,
-    shards: Vec<Shard>,
+/// What the thread is to do.
+enum Task {
+    /// Write a checkpoint; the thread knows which one is the best.
+    Write(Standing, Vec<Shard>),
+    /// Note how a checkpoint evaluated.
+    Score(Best),
 }
 
 /// What came of it, and its memory back.
@@ -49,28 +53,32 @@ struct UnderWay {
 pub struct Background {
     tasks: Option<Sender<Task>>,
     done: Receiver<Done>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Option<Best>>>,
     under_way: Option<UnderWay>,
     /// The memory of the last copy, while nothing is under way.
     kept: Option<Vec<Shard>>,
 }
 
 impl Background {
-    /// Starts the thread.
+    /// Starts the thread, in a run that goes on after a checkpoint, if it does.
     ///
     /// # Errors
     /// There is no thread to be had.
-    pub fn start(saving: Saving, plan: Arc<Plan>) -> Result<Self> {
-        let (tasks, ordered) = bounded::<Task>(1);
+    pub fn start(saving: Saving, plan: Arc<Plan>, after: Option<&State>) -> Result<Self> {
+        let (tasks, ordered) = unbounded();
         let (sender, done) = bounded(1);
+        let best = after.and_then(|state| state.best).filter(|best| saving.checkpoints().at(best.step).is_dir());
+        let mut writer = Writer { saving, plan, best, newest: after.map(|state| state.position.step) };
         let run = move || {
             yield_to_training();
-            for Task { position, shards } in ordered {
-                let begin = Instant::now();
-                let folder = saving.write(&plan, position, &shards);
-                // If nobody listens any more, the run has ended with an error, and the checkpoint is there all the same.
-                let _ = sender.send(Done { folder, time: begin.elapsed(), shards });
+            for task in ordered {
+                match task {
+                    // If nobody listens any more, the run has ended with an error, and the checkpoint is there all the same.
+                    Task::Write(standing, shards) => drop(sender.send(writer.write(standing, shards))),
+                    Task::Score(score) => writer.score(score),
+                }
             }
+            writer.best
         };
         let thread = thread::Builder::new().name("checkpoints".into()).spawn(run);
         let thread = thread.map_err(|error| Error::failed(format!("a thread cannot be started: {error}")))?;
@@ -82,18 +90,33 @@ impl Background {
     ///
     /// # Errors
     /// What libtorch reports, as when memory runs out.
-    pub fn write(&mut self, position: Position, shards: &[Shard], since: Instant) -> Result<()> {
+    pub fn write(&mut self, standing: Standing, shards: &[Shard], since: Instant) -> Result<()> {
         let mut copy = match self.kept.take() {
             Some(kept) => kept,
             None => shards.iter().map(room_for).collect::<Result<_>>()?,
         };
         copy.iter_mut().zip(shards).try_for_each(|(copy, shard)| fill(copy, shard))?;
-        self.under_way = Some(UnderWay { step: position.step, held_up: since.elapsed() });
+        self.under_way = Some(UnderWay { step: standing.position.step, held_up: since.elapsed() });
+        self.have_done(Task::Write(standing, copy));
+        Ok(())
+    }
+
+    /// Tells how the newest checkpoint evaluated, which may still be under way. One that could not be written is no best.
+    pub fn score(&self, score: Best) {
+        self.have_done(Task::Score(score));
+    }
+
+    fn have_done(&self, task: Task) {
         if let Some(tasks) = &self.tasks {
             // If the thread has gone, `finished` says so.
-            let _ = tasks.send(Task { position, shards: copy });
+            let _ = tasks.send(task);
         }
-        Ok(())
+    }
+
+    /// Waits until all is done; gives the best checkpoint.
+    pub fn end(mut self) -> Option<Best> {
+        drop(self.tasks.take());
+        self.thread.take().and_then(|thread| thread.join().ok()).flatten()
     }
 
     /// The checkpoint that was under way, if its writing has ended; with `wait` it is waited for.
@@ -120,6 +143,35 @@ impl Drop for Background {
     }
 }
 
+/// What the thread works with.
+struct Writer {
+    saving: Saving,
+    plan: Arc<Plan>,
+    best: Option<Best>,
+    /// The step of the newest checkpoint that is whole.
+    newest: Option<u64>,
+}
+
+impl Writer {
+    fn write(&mut self, standing: Standing, shards: Vec<Shard>) -> Done {
+        let begin = Instant::now();
+        let folder = self.saving.write(&self.plan, Standing { best: self.best, ..standing }, &shards);
+        self.newest = folder.is_ok().then_some(standing.position.step);
+        Done { folder, time: begin.elapsed(), shards }
+    }
+
+    fn score(&mut self, score: Best) {
+        // That of an empty test set is not a number, and never better.
+        let before = self.best.map_or(f64::NEG_INFINITY, |best| best.test_accuracy);
+        let is_better = score.test_accuracy > before;
+        if self.newest == Some(score.step) && is_better {
+            self.best = Some(score);
+            // What the file system refuses now, the next write tries again.
+            let _ = self.saving.checkpoints().thin_out(score.step, self.saving.keep(), Some(score.step));
+        }
+    }
+}
+
 /// Memory for a copy of a shard.
 fn room_for(shard: &Shard) -> Result<Shard> {
     let room = |parts: &[Tensor]| -> Result<Vec<Tensor>> {
@@ -138,7 +190,7 @@ fn fill(copy: &mut Shard, shard: &Shard) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::Checkpoint;
+    use crate::checkpoint::{Checkpoint, Position};
     use crate::engine::job::plan_of;
     use crate::engine::layout::Layout;
     use crate::engine::saving::described;
@@ -154,7 +206,11 @@ mod tests {
         let plan = Arc::new(plan_of(&recipe).unwrap());
         let saving = Saving::new(&recipe, folder).unwrap();
         let size = Layout::new(&plan, 0, 0).size as i64;
-        (Background::start(saving, Arc::clone(&plan)).unwrap(), plan, size)
+        (Background::start(saving, Arc::clone(&plan), None).unwrap(), plan, size)
+    }
+
+    fn at(step: u64) -> Standing {
+        Standing { position: Position { step, ..Position::default() }, ..Standing::default() }
     }
 
     fn shard(size: i64) -> Shard {
@@ -169,7 +225,7 @@ mod tests {
         let mut shards = [shard(size)];
         let mut memory = Vec::new();
         for step in 1..=2 {
-            background.write(Position { step, ..Position::default() }, &shards, Instant::now()).unwrap();
+            background.write(at(step), &shards, Instant::now()).unwrap();
             let _ = shards[0].masters[0].g_add_scalar_(1.0);
             let _ = shards[0].velocities.as_mut().unwrap()[0].g_add_scalar_(1.0);
             let written = background.finished(true).unwrap();
@@ -193,7 +249,7 @@ mod tests {
     fn what_is_being_written_is_finished_though_nobody_waits_for_it() {
         let dir = tempfile::tempdir().unwrap();
         let (mut background, _, size) = of_quick(dir.path());
-        background.write(Position { step: 3, ..Position::default() }, &[shard(size)], Instant::now()).unwrap();
+        background.write(at(3), &[shard(size)], Instant::now()).unwrap();
         drop(background);
         Checkpoint::open(&dir.path().join("checkpoints/step-00000003")).unwrap();
     }

@@ -62,6 +62,7 @@ impl Job {
             total_steps,
             steps_per_epoch,
             control,
+            checkpoint_every: recipe.checkpoint.every_time,
             on_step: None,
             memory: None,
             begin: None,

@@ -6,13 +6,14 @@ use super::layout::{Layout, Run};
 use super::rank::Shard;
 use super::session::Job;
 use crate::checkpoint::state::About;
-use crate::checkpoint::{Checkpoint, Checkpoints, Content, Described, Position, Whole};
+use crate::checkpoint::{Best, Checkpoint, Checkpoints, Content, Described, Position, Whole};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::cost::{parameter_name, parameters};
 use crate::plan::Plan;
 use crate::recipe::Recipe;
 use crate::recipe::settings::CheckpointSettings;
+use crate::torch;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,6 +28,18 @@ pub struct Saving {
     seed: u64,
     batch_size: usize,
     bucket: usize,
+    recipe: serde_json::Value,
+}
+
+/// Where a run stands when a checkpoint is due.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Standing {
+    /// What it has done.
+    pub position: Position,
+    /// The learning rate of its next step.
+    pub learning_rate: f64,
+    /// The checkpoint that is the best so far.
+    pub best: Option<Best>,
 }
 
 impl Saving {
@@ -39,7 +52,24 @@ impl Saving {
             seed: recipe.seed,
             batch_size: recipe.train.batch_size,
             bucket: settings(recipe).bucket,
+            recipe: serde_json::Value::Null,
         })
+    }
+
+    /// The same, whose checkpoints have every effective value of the recipe.
+    #[must_use]
+    pub fn with_recipe(self, recipe: serde_json::Value) -> Self {
+        Self { recipe, ..self }
+    }
+
+    /// The run's checkpoints.
+    pub fn checkpoints(&self) -> &Checkpoints {
+        &self.checkpoints
+    }
+
+    /// How many are kept besides the best.
+    pub fn keep(&self) -> usize {
+        self.settings.keep
     }
 
     /// The steps from a position to the next checkpoint within an epoch, at least one.
@@ -59,7 +89,8 @@ impl Saving {
     ///
     /// # Errors
     /// The file system's, as on a full disk.
-    pub fn write(&self, plan: &Plan, position: Position, shards: &[Shard]) -> Result<PathBuf> {
+    pub fn write(&self, plan: &Plan, standing: Standing, shards: &[Shard]) -> Result<PathBuf> {
+        let Standing { position, learning_rate, best } = standing;
         let tensors = described(&plan.model);
         let layout = |model_rank| Layout::new(plan, model_rank, self.bucket);
         let layouts: Vec<Layout> = (0..plan.mesh.model).map(layout).collect();
@@ -70,6 +101,9 @@ impl Saving {
             batch_size: self.batch_size,
             mesh: plan.mesh.to_string(),
             mode: plan.mode.name().to_owned(),
+            plan: plan.title(),
+            libtorch: torch::version(),
+            recipe: self.recipe.clone(),
         };
         let masters: Vec<&[Tensor]> = shards.iter().map(|shard| &shard.masters[..]).collect();
         let velocities: Option<Vec<&[Tensor]>> = shards.iter().map(|shard| shard.velocities.as_deref()).collect();
@@ -79,7 +113,7 @@ impl Saving {
         let of_optimizer = |index, indices| whole(plan, &layouts, velocities_of_all, index, indices);
         let model = Whole { kind, tensors: &tensors, values: &of_model };
         let optimizer = velocities.as_ref().map(|_| Whole { kind, tensors: &tensors, values: &of_optimizer });
-        self.checkpoints.write(&Content { position, about, model, optimizer }, self.settings.keep)
+        self.checkpoints.write(&Content { position, learning_rate, best, about, model, optimizer }, self.settings.keep)
     }
 }
 

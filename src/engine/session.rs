@@ -5,11 +5,11 @@
 
 mod checkpoints;
 
+use self::checkpoints::Checkpoints;
 use super::agreement::Agreed;
-use super::background::Background;
 use super::norms;
 use super::saving::Saving;
-use super::worker::{Assignment, Batches, Order, Report, Seat, work};
+use super::worker::{Assignment, Batches, Ended, Order, Report, Seat, work};
 use crate::checkpoint::Position;
 use crate::comm::Groups;
 use crate::data::{Augmentation, Counts, LoaderOptions, MaskSpec, Order as DataOrder, Source, Supply};
@@ -96,8 +96,10 @@ impl Ranks {
 /// # Errors
 /// The error of the rank that ended the run.
 pub fn run(job: Job, ranks: Ranks, listen: &mut dyn FnMut(&Event)) -> Result<Summary> {
-    let assignment = job.assignment.clone();
+    let mut assignment = job.assignment.clone();
+    assignment.checkpoint_every = assignment.checkpoint_every.filter(|_| job.saving.is_some());
     let Grouped { supply, groups, interrupts } = ranks.grouped(assignment.plan.mesh);
+    let has_first = groups.iter().any(|(rank, _)| *rank == 0);
     let (mut senders, mut seats) = (Vec::new(), Vec::new());
     for (rank, groups) in groups {
         let (sender, orders) = unbounded();
@@ -115,9 +117,8 @@ pub fn run(job: Job, ranks: Ranks, listen: &mut dyn FnMut(&Event)) -> Result<Sum
     let plan = &job.assignment.plan;
     let layers = norms::layers(plan).into_iter().map(|layer| plan.model.layers[layer].name.clone()).collect();
     let times = vec![DeviceTime::default(); job.devices.len()];
-    let (tried, background) = (saved, None);
-    Session { job, supply, crew, orders, listen, position, tried, saved, background, begin, time_before, times, layers }
-        .run()
+    let checkpoints = Checkpoints { has_first, tried: saved, saved, background: None };
+    Session { job, supply, crew, orders, listen, position, checkpoints, begin, time_before, times, layers }.run()
 }
 
 struct Session<'l> {
@@ -128,12 +129,7 @@ struct Session<'l> {
     orders: Vec<Sender<Order>>,
     listen: &'l mut dyn FnMut(&Event),
     position: Position,
-    /// The step after which a checkpoint was asked for last: the same on every rank.
-    tried: Option<u64>,
-    /// The step of the newest checkpoint that is written.
-    saved: Option<u64>,
-    /// What writes them, once there was one.
-    background: Option<Background>,
+    checkpoints: Checkpoints,
     begin: Instant,
     /// The time of the run before it was resumed.
     time_before: Duration,
@@ -153,7 +149,7 @@ impl Session<'_> {
             }
             self.position = self.position.next_epoch();
         };
-        self.tell_of_checkpoint(true);
+        let best = self.end_checkpoints();
         self.orders.clear();
         while self.crew.next_report()?.is_some() {}
         let summary = Summary {
@@ -163,7 +159,8 @@ impl Session<'_> {
             train_time: self.position.train_time,
             whole_time: self.whole_time(),
             stopped,
-            saved: self.saved == Some(self.position.step),
+            saved: self.checkpoints.saved == Some(self.position.step),
+            best,
             devices: self.job.devices.clone(),
         };
         self.say(Event::Finished(summary.clone()));
@@ -211,6 +208,9 @@ impl Session<'_> {
             // A signal may end the evaluation of a whole epoch.
             _ => self.evaluate().map(|(test, stopped)| (test, stopped.or(cut_short)))?,
         };
+        if let Some(test) = &test {
+            self.score(test)?;
+        }
         let Position { epoch_outcome: train, epoch_train_time: train_time, epoch_loader_wait: loader_wait, .. } =
             self.position;
         let epoch = Epoch { epoch, train, test, train_time, loader_wait, test_time: begin.elapsed(), cut_short };
@@ -242,11 +242,11 @@ impl Session<'_> {
             let ahead = self.job.saving.as_ref().map_or(u64::MAX, |saving| saving.steps_ahead(&self.position));
             let limit = of_run.min(of_epoch).min(ahead);
             self.order(streams.iter().map(|batches| Order::Train { batches: batches.clone(), limit }))?;
-            let stopped = self.steps()?;
+            let Ended { stopped, save } = self.steps()?;
             if stopped.is_some() {
                 return Ok(stopped);
             }
-            if limit == ahead && limit < of_epoch {
+            if save || limit == ahead {
                 self.save()?;
             }
         }
@@ -265,19 +265,19 @@ impl Session<'_> {
     }
 
     /// Follows the ranks through an order to train; says why they left it early, if they did.
-    fn steps(&mut self) -> Result<Option<StopReason>> {
-        let (mut ended, mut stopped) = (0, None);
+    fn steps(&mut self) -> Result<Ended> {
+        let (mut ended, mut together) = (0, Ended::default());
         while ended < self.orders.len() {
             match self.report()? {
                 Report::Step { agreed, learning_rate, loader_queue } => self.step(agreed, learning_rate, loader_queue),
-                Report::Done { stopped: early } => {
+                Report::Done(Ended { stopped, save }) => {
                     ended += 1;
-                    stopped = stopped.or(early);
+                    together = Ended { stopped: together.stopped.or(stopped), save: together.save || save };
                 }
                 Report::Evaluated(_) | Report::Shards(_) => {}
             }
         }
-        Ok(stopped)
+        Ok(together)
     }
 
     fn step(&mut self, agreed: Agreed, learning_rate: f64, loader_queue: usize) {
@@ -322,7 +322,7 @@ impl Session<'_> {
                     total = outcome;
                     self.say(Event::Evaluating { done: outcome.examples, of });
                 }
-                Report::Done { stopped: early } => {
+                Report::Done(Ended { stopped: early, .. }) => {
                     ended += 1;
                     stopped = stopped.or(early);
                 }

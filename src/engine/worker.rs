@@ -17,7 +17,7 @@ use crate::plan::Plan;
 use crate::torch;
 use crossbeam::channel::Receiver;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A stream of batches from the loader.
 pub type Batches = Receiver<Result<Arc<Batch>>>;
@@ -53,10 +53,16 @@ pub enum Report {
     /// What a checkpoint needs of each rank, in rank order. The ranks leave it as it is until their next order.
     Shards(Vec<Shard>),
     /// The order is done.
-    Done {
-        /// Why it ended early, if a rank wished so.
-        stopped: Option<StopReason>,
-    },
+    Done(Ended),
+}
+
+/// How an order ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ended {
+    /// Why it ended early, if a rank wished so.
+    pub stopped: Option<StopReason>,
+    /// Whether it ended early because a checkpoint is due by a rank's clock.
+    pub save: bool,
 }
 
 /// What is the same on every rank of a run.
@@ -80,6 +86,8 @@ pub struct Assignment {
     pub threads: usize,
     /// What ends the run early.
     pub control: Control,
+    /// The time from one checkpoint to the next; `None`: none is due by time.
+    pub checkpoint_every: Option<Duration>,
     /// What is told the number of each step, from 1, as the rank begins it.
     pub on_step: Option<extern "C" fn(u64)>,
     /// What tells the bytes in use on the device of a rank of this process, where each has memory of its own.
@@ -88,6 +96,13 @@ pub struct Assignment {
     pub begin: Option<Arc<Checkpoint>>,
     /// The weights of its first step; `None`: those that are drawn.
     pub weights: Option<Arc<WeightFile>>,
+}
+
+impl Assignment {
+    /// The learning rate of a step, from 0.
+    pub fn learning_rate_of(&self, step: u64) -> f64 {
+        self.learning_rate * self.schedule.factor(step, self.total_steps, self.steps_per_epoch)
+    }
 }
 
 /// Where a rank works.
@@ -115,18 +130,14 @@ pub fn work(assignment: &Assignment, number: usize, seat: Seat, reporter: &Repor
         (Some(begin), _) => (Rank::resumed(plan, number, groups, settings, begin)?, begin.state.position.step),
     };
     let memory = Memory::new(assignment.memory);
-    let mut worker = Worker { assignment, rank, reporter, speaks, steps, memory };
+    let mut worker = Worker { assignment, rank, reporter, speaks, steps, memory, saved_at: Instant::now() };
     for order in orders {
-        let stopped = match order {
+        let ended = match order {
             Order::Train { batches, limit } => worker.train(&batches, limit)?,
-            Order::Evaluate(batches) => worker.evaluate(&batches)?,
-            Order::Save => {
-                let shards = worker.rank.shards()?;
-                shards.map_or(Ok(()), |shards| reporter.report(Report::Shards(shards)))?;
-                None
-            }
+            Order::Evaluate(batches) => Ended { stopped: worker.evaluate(&batches)?, save: false },
+            Order::Save => worker.save()?,
         };
-        reporter.report(Report::Done { stopped })?;
+        reporter.report(Report::Done(ended))?;
     }
     Ok(())
 }
@@ -138,10 +149,12 @@ struct Worker<'a> {
     speaks: bool,
     steps: u64,
     memory: Memory,
+    /// When the last checkpoint was due, or the run began.
+    saved_at: Instant,
 }
 
 impl Worker<'_> {
-    fn train(&mut self, batches: &Batches, limit: u64) -> Result<Option<StopReason>> {
+    fn train(&mut self, batches: &Batches, limit: u64) -> Result<Ended> {
         // What passed before, such as an evaluation, is not part of the first step.
         self.rank.lap()?;
         for _ in 0..limit {
@@ -152,20 +165,28 @@ impl Worker<'_> {
             if let Some(on_step) = self.assignment.on_step {
                 on_step(self.steps + 1);
             }
-            let learning_rate = self.learning_rate();
+            let learning_rate = self.assignment.learning_rate_of(self.steps);
             let outcome = self.rank.train(&batch, learning_rate)?;
             self.steps += 1;
             let (examples, lap) = (batch.examples() as u64, self.rank.lap()?);
-            let wish = self.assignment.control.wish();
-            let memory = self.memory.in_use();
-            let agreed = self.rank.agree(&Word { outcome, wish, examples, loader_wait, memory, lap })?;
-            let stop = agreed.stop;
+            let (wish, memory) = (self.assignment.control.wish(), self.memory.in_use());
+            let saves = self.assignment.checkpoint_every.is_some_and(|every| self.saved_at.elapsed() >= every);
+            let agreed = self.rank.agree(&Word { outcome, wish, saves, examples, loader_wait, memory, lap })?;
+            let ended = Ended { stopped: agreed.stop, save: agreed.save };
             self.say(Report::Step { agreed, learning_rate, loader_queue })?;
-            if stop.is_some() {
-                return Ok(stop);
+            if ended.stopped.is_some() || ended.save {
+                return Ok(ended);
             }
         }
-        Ok(None)
+        Ok(Ended::default())
+    }
+
+    fn save(&mut self) -> Result<Ended> {
+        if let Some(shards) = self.rank.shards()? {
+            self.reporter.report(Report::Shards(shards))?;
+        }
+        self.saved_at = Instant::now();
+        Ok(Ended::default())
     }
 
     /// Reports what every rank knows, if this one is to.
@@ -195,10 +216,5 @@ impl Worker<'_> {
     fn on_device(&self, batch: &Batch) -> Result<DeviceBatch> {
         let Assignment { plan, settings, stored, .. } = self.assignment;
         DeviceBatch::new(batch, *stored, plan.model.input, settings.kind, settings.device)
-    }
-
-    fn learning_rate(&self) -> f64 {
-        let Assignment { learning_rate, schedule, total_steps, steps_per_epoch, .. } = self.assignment;
-        learning_rate * schedule.factor(self.steps, *total_steps, *steps_per_epoch)
     }
 }

@@ -4,6 +4,7 @@ mod bottleneck;
 
 pub use bottleneck::{Bottleneck, Bound, DeviceTime, Shares};
 
+use crate::checkpoint::Best;
 use crate::comm::Traffic;
 use crate::engine::phases::Phases;
 use crate::error::Error;
@@ -179,6 +180,8 @@ pub struct Summary {
     pub stopped: Option<StopReason>,
     /// Whether there is a checkpoint of its last step.
     pub saved: bool,
+    /// The checkpoint that evaluated best, where this process writes them and there is one.
+    pub best: Option<Best>,
     /// The device of each rank.
     pub devices: Vec<String>,
 }

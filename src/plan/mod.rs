@@ -126,6 +126,12 @@ impl ParameterShare {
 }
 
 impl Plan {
+    /// Model, mode and mesh in a few words.
+    pub fn title(&self) -> String {
+        let Mesh { data, model } = self.mesh;
+        format!("{}, {}, {data} data x {model} model", self.model.name, self.mode)
+    }
+
     /// The channels of an activation that a model rank holds.
     pub fn held(&self, activation: ActivationId, model_rank: usize) -> Channels {
         match &self.placements[activation] {

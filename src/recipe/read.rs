@@ -187,7 +187,16 @@ fn read_parallel(keys: &mut Keys) -> Result<ParallelSettings> {
 }
 
 fn read_checkpoint(keys: &mut Keys) -> Result<CheckpointSettings> {
+    let every_time: String = keys.required("every_time")?;
+    let every_time = match every_time.as_str() {
+        "" => None,
+        span => Some(duration::parse(span).map_err(|error| error.within(keys.context()))?),
+    };
+    if every_time.is_some_and(|span| span.is_zero()) {
+        return Err(Error::usage(format!("{}: `every_time` must be more than no time", keys.context())));
+    }
     Ok(CheckpointSettings {
+        every_time,
         every_epochs: keys.required("every_epochs")?,
         every_steps: keys.required("every_steps")?,
         keep: keys.required("keep")?,

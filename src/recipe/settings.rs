@@ -166,7 +166,9 @@ pub struct CheckpointSettings {
     pub every_epochs: u64,
     /// Steps from one to the next; 0: not between.
     pub every_steps: u64,
-    /// How many are kept, the newest; 0: none is written at all.
+    /// Time from one to the next; `None`: not by time.
+    pub every_time: Option<Duration>,
+    /// How many are kept, the newest, besides the one that evaluated best; 0: none is written at all.
     pub keep: usize,
 }
 

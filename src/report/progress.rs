@@ -9,6 +9,7 @@ mod pace;
 use super::line::{Format, Line};
 use super::table::commas;
 use super::{console, results};
+use crate::checkpoint::Best;
 use crate::error::Error;
 use crate::events::{Bottleneck, Epoch, Event, Saved, Shares, Started, Step, StopReason, Summary};
 use crate::recipe::duration::show;
@@ -53,6 +54,9 @@ impl Progress {
             (Event::Epoch(epoch), Some(run)) => run.epoch(epoch),
             (Event::Finished(summary), _) => {
                 self.run = None;
+                if let Some(best) = summary.best.filter(|best| best.step != summary.steps) {
+                    console::say(best_line(best));
+                }
                 if let Some(line) = finished(summary) {
                     console::say(line);
                 }
@@ -66,6 +70,13 @@ fn saved_line(saved: &Saved) -> Line {
     let message = format!("checkpoint: {folder} in {}, for which training stood {held_up:.2} s", show(saved.time));
     let line = Line::new("checkpoint", message).with("step", saved.step).with("folder", folder);
     line.with("seconds", saved.time.as_secs_f64()).with("held_up_seconds", held_up)
+}
+
+/// The best checkpoint, where it is not that of the last step.
+fn best_line(best: Best) -> Line {
+    let Best { step, test_accuracy } = best;
+    let message = format!("best: test acc {test_accuracy:.3} after step {}, kept as checkpoints/best", commas(step));
+    Line::new("best", message).with("step", step).with("test_accuracy", test_accuracy)
 }
 
 fn bottleneck_line(bottleneck: &Bottleneck) -> Line {

@@ -1,6 +1,6 @@
 //! Checkpoints: law 3, resumed equals uninterrupted; what is in the files; which are kept; damage.
 
-use mpt::checkpoint::{Checkpoint, Checkpoints};
+use mpt::checkpoint::{Best, Checkpoint, Checkpoints, State};
 use mpt::engine::saving::Saving;
 use mpt::engine::session::{Job, Ranks, run};
 use mpt::events::{Event, Summary};
@@ -10,6 +10,7 @@ use mpt::random::{Purpose, Stream};
 use mpt::recipe::{Layered, Recipe};
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -251,10 +252,83 @@ fn checkpoints_come_as_often_as_asked_and_the_newest_are_kept() {
         steps(dir.path())
     };
     assert_eq!(kept(&["checkpoint.every_steps=5"]), [18, 15, 12, 10, 6, 5]);
-    assert_eq!(kept(&["checkpoint.every_steps=5", "checkpoint.keep=2"]), [18, 15]);
+    // Weights that never change are never better than at first.
+    assert_eq!(kept(&["checkpoint.every_steps=5", "checkpoint.keep=2", "optimizer.learning_rate=0"]), [18, 15, 6]);
     assert_eq!(kept(&["checkpoint.every_epochs=2", "train.epochs=5"]), [30, 24, 12]);
     assert_eq!(kept(&["checkpoint.every_epochs=0", "train.steps=7"]), [7]);
+    assert_eq!(kept(&["checkpoint.every_epochs=0", "checkpoint.every_steps=6"]), [18, 12, 6]);
+    let by_time = ["checkpoint.every_epochs=0", "checkpoint.every_time=0.000001s", "parallel.mesh=2x2"];
+    assert_eq!(kept(&by_time), (1..=18).rev().collect::<Vec<u64>>());
+    assert_eq!(kept(&["checkpoint.every_epochs=0", "checkpoint.every_time=1d"]), [18]);
     assert!(kept(&["checkpoint.keep=0"]).is_empty());
+}
+
+/// The test accuracies of a run's epochs, with their steps, six of which are an epoch.
+fn evaluations(events: &[Event]) -> Vec<(u64, f64)> {
+    let evaluated = events.iter().filter_map(|event| match event {
+        Event::Epoch(epoch) => epoch.test.map(|test| (6 * epoch.epoch, test.accuracy())),
+        _ => None,
+    });
+    evaluated.collect()
+}
+
+/// The first of those with the most right answers.
+fn best_of(evaluations: &[(u64, f64)]) -> Best {
+    let most = evaluations.iter().map(|(_, accuracy)| *accuracy).fold(0.0, f64::max);
+    let (step, test_accuracy) = *evaluations.iter().find(|(_, accuracy)| *accuracy == most).unwrap();
+    Best { step, test_accuracy }
+}
+
+#[test]
+fn the_best_is_kept_and_linked_also_when_the_run_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (of_run, linked) = (dir.path().join("checkpoints"), dir.path().join("checkpoints/best"));
+    let settings =
+        ["checkpoint.keep=1", "data.test_examples=40", "optimizer.learning_rate=0.02", "schedule.kind=constant"];
+    let longer = |epochs: &'static str| [&settings[..], &[epochs]].concat();
+    let (summary, events) = trained(dir.path(), None, &longer("train.epochs=5"));
+    let mut evaluated = evaluations(&events);
+    let best = best_of(&evaluated);
+    assert!(best.step < 30, "it is not the last that is the best: {evaluated:?}");
+    assert_eq!((summary.best, steps(dir.path())), (Some(best), vec![30, best.step]));
+    assert_eq!(fs::read_link(&linked).unwrap(), Path::new(&format!("step-{:08}", best.step)));
+    assert_eq!(Checkpoint::open(&linked).unwrap().state.position.step, best.step);
+    let state = Checkpoint::open(&at(dir.path(), 30)).unwrap().state;
+    assert_eq!(state.best, Some(best_of(&evaluated[..4])), "those before it");
+
+    // The last epoch is evaluated again, which makes it no better than itself.
+    let (summary, events) = trained(dir.path(), Some(&at(dir.path(), 30)), &longer("train.epochs=9"));
+    evaluated.extend(&evaluations(&events)[1..]);
+    let best = best_of(&evaluated);
+    assert_eq!(summary.best, Some(best));
+    assert_eq!(steps(dir.path()).last(), Some(&best.step));
+    assert_eq!(fs::read_link(&linked).unwrap(), Path::new(&format!("step-{:08}", best.step)));
+
+    // From before the best there was, it is another's.
+    let (from, other) = (dir.path().join("from"), dir.path().join("other"));
+    trained(&from, None, &longer("train.epochs=1"));
+    fs::create_dir(&other).unwrap();
+    fs::rename(from.join("checkpoints"), other.join("checkpoints")).unwrap();
+    fs::create_dir(at(&other, best.step)).unwrap();
+    fs::remove_file(other.join("checkpoints/best")).unwrap();
+    symlink(format!("step-{:08}", best.step), other.join("checkpoints/best")).unwrap();
+    trained(&other, Some(&at(&other, 6)), &longer("train.steps=7"));
+    let link = fs::read_link(other.join("checkpoints/best")).unwrap();
+    assert!([6, 7].map(|step| format!("step-{step:08}")).contains(&link.to_str().unwrap().to_owned()), "{link:?}");
+    assert!(of_run.is_dir());
+}
+
+#[test]
+fn a_checkpoint_says_what_was_run() {
+    let dir = tempfile::tempdir().unwrap();
+    trained(dir.path(), None, &["checkpoint.every_steps=7", "train.precision=bf16", "parallel.mesh=1x2"]);
+    let State { position, learning_rate, run, .. } = Checkpoint::open(&at(dir.path(), 7)).unwrap().state;
+    assert_eq!((position.step, position.epoch, position.steps_in_epoch), (7, 2, 1));
+    // Half a cosine over 18 steps.
+    let expected = 0.05 * 0.5 * (1.0 + (std::f64::consts::PI * 7.0 / 18.0).cos());
+    assert!((learning_rate.unwrap() - expected).abs() < 1e-12, "{learning_rate:?}");
+    assert_eq!((run.precision.as_str(), run.plan.as_str()), ("bf16", "tiny, model-parallel, 1 data x 2 model"));
+    assert_eq!(run.libtorch, mpt::torch::version());
 }
 
 #[test]
@@ -275,7 +349,8 @@ fn what_a_crash_left_unfinished_is_no_checkpoint() {
     let newest = Checkpoints::of_run(dir.path()).newest(&mut |damage| panic!("{damage}")).unwrap().unwrap();
     assert_eq!(newest.state.position.step, 3);
     trained(dir.path(), Some(&newest.folder), &["train.steps=4"]);
-    assert_eq!(fs::read_dir(dir.path().join("checkpoints")).unwrap().count(), 2);
+    assert_eq!(steps(dir.path()), [4, 3]);
+    assert!(!unfinished.exists());
 }
 
 #[test]

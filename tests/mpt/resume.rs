@@ -99,6 +99,28 @@ fn a_finished_run_says_its_result_again_and_goes_on_if_asked() {
     assert_eq!(numbers(&run), numbers(&whole));
 }
 
+/// With a learning rate of 0 no later checkpoint is better than the first, which stays while others go.
+#[test]
+fn the_best_checkpoint_is_a_path_for_every_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let more = ["--epochs", "4", "--learning-rate", "0", "--set", "data.train_examples=24"];
+    let more = [&more[..], &["--set", "checkpoint.keep=1", "--set", "checkpoint.every_time=1h"]].concat();
+    let done = output(&recorded(text(&run), &more));
+    assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+    let line = stderr(&done).lines().find(|line| line.starts_with("best: test acc ")).unwrap().to_owned();
+    assert!(line.ends_with(" after step 3, kept as checkpoints/best"), "{line}");
+    let best = run.join("checkpoints/best");
+    let evaluated = output(&["eval", text(&best), "--json"]);
+    let evaluated: Value = serde_json::from_str(&stdout(&evaluated)).unwrap();
+    assert!(evaluated["checkpoint"].as_str().unwrap().ends_with("checkpoints/step-00000003"), "{evaluated}");
+    let resumed = output(&["train", "--resume", text(&best), "--epochs", "2"]);
+    assert!(stderr(&resumed).contains("\nresumed after step 3 of 6, from "), "{}", stderr(&resumed));
+    let state = fs::read_to_string(run.join("checkpoints/step-00000006/state.json")).unwrap();
+    let state: Value = serde_json::from_str(&state).unwrap();
+    assert_eq!((&state["run"]["recipe"]["train"]["epochs"], &state["best"]["step"]), (&2.into(), &3.into()));
+}
+
 #[test]
 fn auto_finds_the_newest_run_or_begins_one() {
     let dir = tempfile::tempdir().unwrap();
@@ -231,7 +253,7 @@ fn a_checkpoint_that_does_not_fit_on_the_disk_ends_nothing() {
     );
     assert_eq!(stderr(&done), sentence);
     assert!(!run.join("curves.svg.part").exists());
-    let left: Vec<_> = fs::read_dir(run.join("checkpoints")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left, ["step-00000002"]);
+    let left = fs::read_dir(run.join("checkpoints")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(left.filter(|name| name != "best").collect::<Vec<_>>(), ["step-00000002"]);
     assert_eq!(numbers(&run).len(), 5);
 }

@@ -1,28 +1,43 @@
 //! The loop's checkpoints: when the ranks wait for a copy, and what is said of its writing.
 
 use super::Session;
+use crate::checkpoint::Best;
 use crate::engine::background::{Background, Written};
 use crate::engine::rank::Shard;
-use crate::engine::worker::{Order, Report};
+use crate::engine::saving::Standing;
+use crate::engine::worker::{Assignment, Order, Report};
 use crate::error::Result;
 use crate::events::{Event, Saved};
+use crate::layers::Outcome;
 use std::sync::Arc;
 use std::time::Instant;
+
+/// What the loop knows of its checkpoints.
+pub(super) struct Checkpoints {
+    /// Whether the first rank, whose process writes them, is in this one.
+    pub has_first: bool,
+    /// The step after which one was asked for last: the same on every rank.
+    pub tried: Option<u64>,
+    /// The step of the newest one that is written.
+    pub saved: Option<u64>,
+    /// What writes them, once there is something to do.
+    pub background: Option<Background>,
+}
 
 impl Session<'_> {
     /// Has a checkpoint written, unless that was tried after this step: the ranks wait for a copy of what they hold. One
     /// that cannot be written does not end the run. Only the process of the first rank writes.
     pub(super) fn save(&mut self) -> Result<()> {
         let step = self.position.step;
-        if self.job.saving.is_none() || self.tried == Some(step) {
+        if self.job.saving.is_none() || self.checkpoints.tried == Some(step) {
             return Ok(());
         }
-        self.tried = Some(step);
+        self.checkpoints.tried = Some(step);
         let begin = Instant::now();
         // One is written at a time.
         self.tell_of_checkpoint(true);
         let Some(shards) = self.shards()? else {
-            self.saved = Some(step);
+            self.checkpoints.saved = Some(step);
             return Ok(());
         };
         self.position.whole_time = self.whole_time();
@@ -33,21 +48,52 @@ impl Session<'_> {
     }
 
     fn write(&mut self, shards: &[Shard], since: Instant) -> Result<()> {
-        let Some(saving) = &self.job.saving else { return Ok(()) };
-        let background = match &mut self.background {
+        let (position, learning_rate) = (self.position, self.job.assignment.learning_rate_of(self.position.step));
+        let standing = Standing { position, learning_rate, best: None };
+        self.background()?.map_or(Ok(()), |background| background.write(standing, shards, since))
+    }
+
+    /// What writes, where this process does.
+    fn background(&mut self) -> Result<Option<&mut Background>> {
+        let Some(saving) = self.job.saving.as_ref().filter(|_| self.checkpoints.has_first) else { return Ok(None) };
+        let background = match self.checkpoints.background.take() {
             Some(background) => background,
-            none => none.insert(Background::start(saving.clone(), Arc::clone(&self.job.assignment.plan))?),
+            None => {
+                let Assignment { plan, begin, .. } = &self.job.assignment;
+                let after = begin.as_ref().map(|checkpoint| &checkpoint.state);
+                Background::start(saving.clone(), Arc::clone(plan), after)?
+            }
         };
-        background.write(self.position, shards, since)
+        Ok(Some(self.checkpoints.background.insert(background)))
+    }
+
+    /// Notes how the weights evaluated, if there is to be a checkpoint of them.
+    pub(super) fn score(&mut self, test: &Outcome) -> Result<()> {
+        let step = self.position.step;
+        if self.checkpoints.tried == Some(step)
+            && let Some(background) = self.background()?
+        {
+            background.score(Best { step, test_accuracy: test.accuracy() });
+        }
+        Ok(())
+    }
+
+    /// Waits for what is being written, and says what became of it; gives the best checkpoint.
+    pub(super) fn end_checkpoints(&mut self) -> Option<Best> {
+        self.tell_of_checkpoint(true);
+        match self.checkpoints.background.take() {
+            Some(background) => background.end(),
+            None => self.job.assignment.begin.as_ref().and_then(|checkpoint| checkpoint.state.best),
+        }
     }
 
     /// Says what became of the checkpoint under way, if that is known; with `wait` it is waited for.
     pub(super) fn tell_of_checkpoint(&mut self, wait: bool) {
-        let written = self.background.as_mut().and_then(|background| background.finished(wait));
+        let written = self.checkpoints.background.as_mut().and_then(|background| background.finished(wait));
         let Some(Written { step, folder, held_up, time }) = written else { return };
         match folder {
             Ok(folder) => {
-                self.saved = Some(step);
+                self.checkpoints.saved = Some(step);
                 self.say(Event::Saved(Saved { step, folder, held_up, time }));
             }
             Err(problem) => self.say(Event::NotSaved { step, problem }),
