@@ -73,6 +73,20 @@ class SameMapNorm(nn.Module):
         return input / (self.k + self.alpha * self.mean(input.square())) ** self.beta
 
 
+class RoundedUpConv2d(nn.Conv2d):
+    """Behind the image and its padding come as many zeros as make a last window whole, if it begins on the image or before."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        behind = [overhang(size, self.kernel_size[0], self.stride[0], self.padding[0]) for size in input.shape[2:]]
+        return super().forward(nn.functional.pad(input, (0, behind[1], 0, behind[0])))
+
+
+def overhang(size: int, kernel: int, stride: int, padding: int) -> int:
+    """As far as PyTorch's pools reach beyond an axis in ceil_mode."""
+    windows = nn.MaxPool1d(kernel, stride, padding, ceil_mode=True)(torch.zeros(1, size)).shape[1]
+    return max(0, (windows - 1) * stride + kernel - size - 2 * padding)
+
+
 POOLS = {"max-pool": nn.MaxPool2d, "average-pool": nn.AvgPool2d}
 SIMPLE = {
     "relu": nn.ReLU,
@@ -92,6 +106,8 @@ class Network(nn.Module):
         model = tomllib.loads(path.read_text(encoding="utf-8"))
         self.input = model["input"]
         self.inputs: dict[str, list[str]] = {}
+        # By parameter, what the learning rate and the weight decay are multiplied with.
+        self.multipliers: dict[str, tuple[float, float]] = {}
         self.layers = nn.ModuleDict()
         # One blank example goes through the layers as they are built and brings each the size of its input.
         blank = {"image": torch.zeros(1, *self.input, dtype=torch.float64)}
@@ -107,6 +123,10 @@ class Network(nn.Module):
             module = module_of(layer, number, blank[inputs[0]].shape[1])
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 initialise(module, layer, model, seed, number)
+                for role in ("weight", "bias"):
+                    keys = (f"{role}_lr_mult", f"{role}_decay_mult")
+                    rate, decay = (layer.get(key, model.get(key, 1.0)) for key in keys)
+                    self.multipliers[f"layers.{before}.{role}"] = (rate, decay)
             with torch.no_grad():
                 blank[before] = module(*(blank[name] for name in inputs))
             self.layers[before] = module
@@ -133,8 +153,9 @@ def module_of(layer: dict, number: int, channels: int) -> nn.Module:
     if kind == "conv":
         window = {"stride": layer.get("stride", 1), "padding": layer.get("padding", 0)}
         groups = layer.get("groups", 1)
+        conv = RoundedUpConv2d if layer.get("ceil_mode") else nn.Conv2d
         return skip_init(
-            nn.Conv2d, channels, layer["out"], layer["kernel"], **window, groups=groups, bias=bias, **DOUBLE
+            conv, channels, layer["out"], layer["kernel"], **window, groups=groups, bias=bias, **DOUBLE
         )
     if kind == "dropout":
         return Dropout(number, layer["probability"])
@@ -144,7 +165,8 @@ def module_of(layer: dict, number: int, channels: int) -> nn.Module:
             return SameMapNorm(layer["size"], **function)
         return LocalResponseNorm(layer.get("groups", 1), layer["size"], **function)
     if kind in POOLS:
-        return POOLS[kind](layer["kernel"], layer.get("stride"), layer.get("padding", 0))
+        ceil_mode = layer.get("ceil_mode", False)
+        return POOLS[kind](layer["kernel"], layer.get("stride"), layer.get("padding", 0), ceil_mode=ceil_mode)
     return SIMPLE[kind]()
 
 

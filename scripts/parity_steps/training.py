@@ -25,9 +25,11 @@ class Step(NamedTuple):
 def steps(job: Job, models: Path) -> Iterator[Step]:
     """Trains step by step. What a step gives is overwritten by the next one."""
     network = Network(models / f"{job.model}.toml", job.activation, job.seed).to(TYPES[job.precision])
-    optimizer = torch.optim.SGD(
-        network.parameters(), lr=job.learning_rate, momentum=job.momentum, weight_decay=job.weight_decay
-    )
+    groups = []
+    for name, parameter in network.named_parameters():
+        rate, decay = network.multipliers[name]
+        groups.append({"params": [parameter], "lr": rate * job.learning_rate, "weight_decay": decay * job.weight_decay})
+    optimizer = torch.optim.SGD(groups, momentum=job.momentum)
     for batch in examples.batches(job, network.classes):
 
         def masks(layer: int, count: int, features: int, probability: float) -> torch.Tensor:

@@ -39,6 +39,7 @@ pub mod profile;
 pub mod rank;
 pub mod recording;
 pub mod saving;
+mod segments;
 pub mod session;
 pub mod table;
 pub mod traffic;

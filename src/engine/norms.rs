@@ -16,8 +16,6 @@ pub fn layers(plan: &Plan) -> Vec<LayerId> {
 pub struct Squares {
     /// Of each bucket, the parameters in this rank's part of it.
     segments: Vec<Vec<Segment>>,
-    /// Of each bucket, where those end.
-    ends: Vec<Vec<i64>>,
     /// For each parameter, the place of its layer among those with weights; `None` where another rank counts it.
     places: Vec<Option<usize>>,
     layers: usize,
@@ -37,14 +35,8 @@ impl Squares {
             layers.iter().position(|&layer| layer == share.layer).filter(|_| counts)
         });
         let shard = layout.shard(plan.mesh.data_rank(rank));
-        let segments: Vec<Vec<Segment>> = shard.iter().map(|part| layout.segments(part)).collect();
-        let ends = segments.iter().map(|part| part.iter().map(|segment| segment.end as i64).collect()).collect();
-        Self { segments, ends, places: places.collect(), layers: layers.len(), found: Vec::new() }
-    }
-
-    /// Where the parameters in this rank's part of a bucket end.
-    pub fn ends(&self, bucket: usize) -> &[i64] {
-        &self.ends[bucket]
+        let segments = shard.iter().map(|part| layout.segments(part)).collect();
+        Self { segments, places: places.collect(), layers: layers.len(), found: Vec::new() }
     }
 
     /// Keeps what the update of a bucket gave.

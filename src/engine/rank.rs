@@ -18,6 +18,7 @@ use super::parameters::Store;
 use super::phases::{Phase, Stopwatch};
 use super::profile::{Pass, Profile};
 use super::recording::{Quantity, Recording};
+use super::segments::Segments;
 use super::table;
 use super::waiting::{Reading, Slots};
 use crate::checkpoint::{Checkpoint, WeightFile};
@@ -26,7 +27,7 @@ use crate::comm::{Call, Groups, Stage, Ticket};
 use crate::error::{Error, Result};
 use crate::layers::{Context, Layer, Loss, Outcome, select};
 use crate::model::{ActivationId, LayerId};
-use crate::optim::Sgd;
+use crate::optim::{Rule, Sgd};
 use crate::plan::{ExchangeId, Placement, Plan, Read};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -67,6 +68,8 @@ pub struct Rank {
     /// The buckets whose gradients are on their way, in the order in which they were started.
     reducing: VecDeque<(usize, Ticket)>,
     watch: Stopwatch,
+    /// The parameters that this rank updates.
+    segments: Segments,
     /// The squares of the step's gradients.
     squares: Squares,
     /// The clock of this rank's moments.
@@ -157,6 +160,7 @@ impl Rank {
         let released = (0..plan.model.layers.len()).map(|layer| released_after(&plan, layer)).collect();
         let (loss, watch) = (Loss::default(), Stopwatch::start(Phase::Data));
         let squares = Squares::new(&plan, &store.layout, rank);
+        let segments = Segments::new(&plan, &store.layout, rank);
         let buckets = |place| Layout::new(&plan, place, settings.bucket).buckets.len();
         let slots = Slots::of(&plan, (0..plan.mesh.model).map(buckets).max().unwrap_or(0));
         let mut rank = Self {
@@ -171,6 +175,7 @@ impl Rank {
             bucket: settings.bucket,
             reducing: VecDeque::new(),
             watch,
+            segments,
             squares,
             clock: Reading { machine: machine(), agreed: f64::NAN },
             slots,
@@ -335,7 +340,8 @@ impl Rank {
 }
 
 fn optimizer(store: &Store, settings: Settings) -> Result<Sgd> {
-    Sgd::new(settings.momentum, settings.weight_decay, &store.masters)
+    let rule = Rule { momentum: settings.momentum, weight_decay: settings.weight_decay };
+    Sgd::new(rule, &store.masters)
 }
 
 /// What the forward pass need not hold any longer after a layer.

@@ -27,16 +27,15 @@ pub fn layer(
         Kind::Conv(settings) => {
             let parameters = parameters.ok_or_else(weights)?;
             let outputs = plan.layers[layer].outputs[model_rank].len();
+            let overhang = overhang(plan, layer, settings);
+            let conv = |calls, parameters| conv(settings, overhang, calls, parameters, wants_input_gradient);
             let of_part = |parameters, input: usize| {
                 let call = ConvCall { groups: 1, input: 0..input, output: 0..outputs };
-                Box::new(conv(settings, vec![call], parameters, wants_input_gradient)) as Box<dyn Layer>
+                Box::new(conv(vec![call], parameters)) as Box<dyn Layer>
             };
             match parts(plan, layer) {
                 Some(owned) => Box::new(in_parts(owned, model_rank, &parameters, of_part)?),
-                None => {
-                    let calls = conv_calls(plan, layer, model_rank, settings)?;
-                    Box::new(conv(settings, calls, parameters, wants_input_gradient))
-                }
+                None => Box::new(conv(conv_calls(plan, layer, model_rank, settings)?, parameters)),
             }
         }
         Kind::Linear(_) => {
@@ -93,9 +92,21 @@ fn in_parts(
     Ok(Parts { layers: owned.iter().enumerate().map(layer).collect::<Result<_>>()?, own, begun: None })
 }
 
-fn conv(settings: &kind::Conv, calls: Vec<ConvCall>, parameters: Parameters, wants_input_gradient: bool) -> Conv {
+fn conv(
+    settings: &kind::Conv,
+    overhang: [i64; 2],
+    calls: Vec<ConvCall>,
+    parameters: Parameters,
+    wants_input_gradient: bool,
+) -> Conv {
     let (stride, padding) = (settings.window.stride as i64, settings.window.padding as i64);
-    Conv { calls, parameters, stride, padding, wants_input_gradient, saved: None }
+    Conv { calls, parameters, stride, padding, overhang, wants_input_gradient, saved: None }
+}
+
+/// The rows and columns by which the last windows of a convolution reach beyond its image.
+fn overhang(plan: &Plan, layer: LayerId, settings: &kind::Conv) -> [i64; 2] {
+    let (height, width) = plan.model.input_shapes(layer)[0].pixels.unwrap_or_default();
+    [height, width].map(|size| settings.window.overhang(size) as i64)
 }
 
 /// The kernel calls of a model rank's share of a convolution that reads its input in one piece.

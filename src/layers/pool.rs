@@ -21,8 +21,8 @@ pub struct MaxPool {
 
 impl MaxPool {
     fn window(&self) -> PoolWindow {
-        let Window { kernel, stride, padding } = self.window;
-        PoolWindow { kernel: kernel as i64, stride: stride as i64, padding: padding as i64 }
+        let Window { kernel, stride, padding, ceil_mode } = self.window;
+        PoolWindow { kernel: kernel as i64, stride: stride as i64, padding: padding as i64, ceil_mode }
     }
 }
 
@@ -40,7 +40,7 @@ impl Layer for MaxPool {
     }
 }
 
-/// The mean of each window, padding counted as zeros.
+/// The mean of each window, padding counted as zeros, what hangs over not counted.
 pub struct AveragePool {
     /// The window.
     pub window: Window,
@@ -51,7 +51,7 @@ pub struct AveragePool {
 impl Layer for AveragePool {
     fn forward(&mut self, inputs: &[Tensor], context: &Context) -> Result<Tensor> {
         let (kernel, stride, padding) = sides(self.window);
-        let output = inputs[0].f_avg_pool2d(kernel, stride, padding, false, true, None::<i64>)?;
+        let output = inputs[0].f_avg_pool2d(kernel, stride, padding, self.window.ceil_mode, true, None::<i64>)?;
         self.saved = context.training.then(|| inputs[0].shallow_clone());
         Ok(output)
     }
@@ -59,8 +59,8 @@ impl Layer for AveragePool {
     fn backward(&mut self, gradient: &Tensor, _: &Context) -> Result<Vec<Option<Tensor>>> {
         let input = kept(&mut self.saved)?;
         let (kernel, stride, padding) = sides(self.window);
-        let input_gradient =
-            input.f_avg_pool2d_backward(gradient, kernel, stride, padding, false, true, None::<i64>)?;
+        let up = self.window.ceil_mode;
+        let input_gradient = input.f_avg_pool2d_backward(gradient, kernel, stride, padding, up, true, None::<i64>)?;
         Ok(vec![Some(input_gradient)])
     }
 }

@@ -1,6 +1,7 @@
 //! What a layer costs: parameters, multiply-accumulates, and the shapes of its parameters.
 
 use super::initial::{Distribution, Fans};
+use super::kind::Multipliers;
 use super::{Kind, LayerId, Model};
 
 /// One parameter tensor of a layer, whole.
@@ -12,6 +13,8 @@ pub struct Parameter {
     pub shape: Vec<usize>,
     /// What it is drawn from at the start.
     pub distribution: Distribution,
+    /// How fast it is trained.
+    pub multipliers: Multipliers,
 }
 
 /// Which parameter of a layer.
@@ -36,22 +39,26 @@ impl Role {
 /// The parameters of a layer: none, a weight, or a weight and a bias.
 pub fn parameters(model: &Model, layer: LayerId) -> Vec<Parameter> {
     let input = model.input_shapes(layer)[0];
-    let (shape, groups, has_bias, weight_initial, bias_initial) = match &model.layers[layer].kind {
+    let (shape, groups, has_bias, initials, multipliers) = match &model.layers[layer].kind {
         Kind::Conv(conv) => {
             let kernel = conv.window.kernel;
             let shape = vec![conv.out_channels, input.channels / conv.groups, kernel, kernel];
-            (shape, conv.groups, conv.bias, conv.weight_initial, conv.bias_initial)
+            let initials = [conv.weight_initial, conv.bias_initial];
+            (shape, conv.groups, conv.bias, initials, [conv.weight_multipliers, conv.bias_multipliers])
         }
         Kind::Linear(linear) => {
             let shape = vec![linear.out_features, input.channels];
-            (shape, 1, linear.bias, linear.weight_initial, linear.bias_initial)
+            let initials = [linear.weight_initial, linear.bias_initial];
+            (shape, 1, linear.bias, initials, [linear.weight_multipliers, linear.bias_multipliers])
         }
         _ => return Vec::new(),
     };
     let area: usize = shape[2..].iter().product();
     let fans = Fans { fan_in: shape[1] * area, fan_out: shape[0] * area, groups };
-    let bias = Parameter { role: Role::Bias, shape: vec![shape[0]], distribution: bias_initial.distribution(fans) };
-    let weight = Parameter { role: Role::Weight, shape, distribution: weight_initial.distribution(fans) };
+    let [of_weight, of_bias] = initials.map(|initial| initial.distribution(fans));
+    let bias_shape = vec![shape[0]];
+    let weight = Parameter { role: Role::Weight, shape, distribution: of_weight, multipliers: multipliers[0] };
+    let bias = Parameter { role: Role::Bias, shape: bias_shape, distribution: of_bias, multipliers: multipliers[1] };
     if has_bias { vec![weight, bias] } else { vec![weight] }
 }
 

@@ -58,6 +58,10 @@ pub struct Conv {
     pub weight_initial: Initial,
     /// How biases begin.
     pub bias_initial: Initial,
+    /// How fast weights are trained.
+    pub weight_multipliers: Multipliers,
+    /// How fast biases are trained.
+    pub bias_multipliers: Multipliers,
 }
 
 /// Settings of a fully connected layer.
@@ -71,6 +75,26 @@ pub struct Linear {
     pub weight_initial: Initial,
     /// How biases begin.
     pub bias_initial: Initial,
+    /// How fast weights are trained.
+    pub weight_multipliers: Multipliers,
+    /// How fast biases are trained.
+    pub bias_multipliers: Multipliers,
+}
+
+/// What the run's learning rate and weight decay are multiplied with for a parameter (Caffe's `lr_mult` and `decay_mult`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Multipliers {
+    /// Of the learning rate.
+    pub rate: f64,
+    /// Of the weight decay.
+    pub decay: f64,
+}
+
+impl Default for Multipliers {
+    /// The run's own.
+    fn default() -> Self {
+        Self { rate: 1.0, decay: 1.0 }
+    }
 }
 
 /// A sliding square window.
@@ -82,6 +106,25 @@ pub struct Window {
     pub stride: usize,
     /// Pixels of zeros (of minus infinity for max-pooling) around the image.
     pub padding: usize,
+    /// Whether a last window may reach beyond the image and its padding, so that no pixel is left out: sizes are rounded up.
+    pub ceil_mode: bool,
+}
+
+impl Window {
+    /// The windows along an axis of `size` pixels; `None` where not one fits. Rounded up or down, each begins on the image or
+    /// on the padding before it, as in PyTorch.
+    pub fn outputs(self, size: usize) -> Option<usize> {
+        let rest = (size + 2 * self.padding).checked_sub(self.kernel)?;
+        let down = rest / self.stride + 1;
+        let one_more = self.ceil_mode && !rest.is_multiple_of(self.stride) && down * self.stride < size + self.padding;
+        Some(down + usize::from(one_more))
+    }
+
+    /// The pixels by which the last window along an axis of `size` pixels reaches beyond the padding.
+    pub fn overhang(self, size: usize) -> usize {
+        let reach = self.outputs(size).map_or(0, |outputs| (outputs - 1) * self.stride + self.kernel);
+        reach.saturating_sub(size + 2 * self.padding)
+    }
 }
 
 /// How a value is normalised by those around it: `y = x / (k + alpha / count * sum of squares)^beta`, where the sum goes over a
@@ -125,5 +168,25 @@ impl Kind {
     /// Whether the layer has parameters to train.
     pub fn has_weights(&self) -> bool {
         matches!(self, Self::Conv(_) | Self::Linear(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_rounded_up_where_a_window_begins_on_the_image() {
+        let window = |kernel, stride, padding, ceil_mode| Window { kernel, stride, padding, ceil_mode };
+        let of = |window: Window, size| (window.outputs(size), window.overhang(size));
+        // The first layer of 2012.
+        assert_eq!(of(window(11, 4, 0, false), 224), (Some(54), 0));
+        assert_eq!(of(window(11, 4, 0, true), 224), (Some(55), 3));
+        assert_eq!(of(window(11, 4, 0, true), 227), (Some(55), 0));
+        assert_eq!(of(window(3, 2, 1, true), 6), (Some(4), 1));
+        // A window that would begin behind the image is none.
+        assert_eq!(of(window(2, 3, 1, true), 6), (Some(3), 0));
+        assert_eq!(of(window(1, 3, 0, true), 3), (Some(1), 0));
+        assert_eq!(of(window(5, 1, 0, true), 4), (None, 0));
     }
 }

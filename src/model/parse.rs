@@ -5,6 +5,8 @@
 //! input = [1, 28, 28]                      # channels, height, width
 //! weight_init = "xavier-uniform"           # for every layer that does not say otherwise
 //! bias_init = "fan-in-uniform"
+//! bias_lr_mult = 2                         # what the run's rate and weight decay are multiplied with: weight_lr_mult,
+//! bias_decay_mult = 0                      # weight_decay_mult, bias_lr_mult, bias_decay_mult; here or in a layer
 //! layers = [                               # in order; `inputs` defaults to the layer before
 //!   { name = "conv1", kind = "conv", out = 8, kernel = 5, padding = 2, groups = 1 },
 //!   { name = "relu1", kind = "relu" },
@@ -14,7 +16,7 @@
 //! ]
 //! ```
 
-use super::kind::{Conv, Linear, Norm, Window};
+use super::kind::{Conv, Linear, Multipliers, Norm, Window};
 use super::{Draft, Initial, Kind, Model, Shape};
 use crate::error::{Error, Result};
 use crate::keys::{Keys, suggestion};
@@ -77,6 +79,7 @@ pub fn parse(text: &str, origin: &str, edits: &Edits) -> Result<Model> {
     let defaults = Defaults {
         weight: initial(&mut keys, "weight_init", Initial::XavierUniform)?,
         bias: initial(&mut keys, "bias_init", Initial::FanInUniform)?,
+        multipliers: multipliers(&mut keys, [Multipliers::default(); 2])?,
     };
     let layers: Vec<Table> = keys.required("layers")?;
     keys.finish()?;
@@ -98,6 +101,8 @@ pub(crate) fn one_line(message: &str) -> String {
 struct Defaults {
     weight: Initial,
     bias: Initial,
+    /// Of weights, and of biases.
+    multipliers: [Multipliers; 2],
 }
 
 fn draft(
@@ -132,20 +137,30 @@ fn edited(kind: Kind, edits: &Edits) -> Kind {
 
 fn kind(name: &str, keys: &mut Keys, defaults: &Defaults) -> Result<Kind> {
     Ok(match name {
-        "conv" => Kind::Conv(Conv {
-            out_channels: size(keys, "out", None)?,
-            window: window(keys, Some(1))?,
-            groups: size(keys, "groups", Some(1))?,
-            bias: keys.or("bias", true)?,
-            weight_initial: initial(keys, "weight_init", defaults.weight)?,
-            bias_initial: initial(keys, "bias_init", defaults.bias)?,
-        }),
-        "linear" => Kind::Linear(Linear {
-            out_features: size(keys, "out", None)?,
-            bias: keys.or("bias", true)?,
-            weight_initial: initial(keys, "weight_init", defaults.weight)?,
-            bias_initial: initial(keys, "bias_init", defaults.bias)?,
-        }),
+        "conv" => {
+            let [weight_multipliers, bias_multipliers] = multipliers(keys, defaults.multipliers)?;
+            Kind::Conv(Conv {
+                out_channels: size(keys, "out", None)?,
+                window: window(keys, Some(1))?,
+                groups: size(keys, "groups", Some(1))?,
+                bias: keys.or("bias", true)?,
+                weight_initial: initial(keys, "weight_init", defaults.weight)?,
+                bias_initial: initial(keys, "bias_init", defaults.bias)?,
+                weight_multipliers,
+                bias_multipliers,
+            })
+        }
+        "linear" => {
+            let [weight_multipliers, bias_multipliers] = multipliers(keys, defaults.multipliers)?;
+            Kind::Linear(Linear {
+                out_features: size(keys, "out", None)?,
+                bias: keys.or("bias", true)?,
+                weight_initial: initial(keys, "weight_init", defaults.weight)?,
+                bias_initial: initial(keys, "bias_init", defaults.bias)?,
+                weight_multipliers,
+                bias_multipliers,
+            })
+        }
         "max-pool" => Kind::MaxPool(window(keys, None)?),
         "average-pool" => Kind::AveragePool(window(keys, None)?),
         "local-response-norm" => Kind::LocalResponseNorm { norm: norm(keys)?, groups: size(keys, "groups", Some(1))? },
@@ -178,7 +193,19 @@ fn window(keys: &mut Keys, stride_default: Option<usize>) -> Result<Window> {
     if [kernel, stride, padding].iter().any(|&pixels| pixels > 1 << 12) {
         return Err(Error::usage(format!("{}: kernel, stride and padding may be 4096 at most", keys.context())));
     }
-    Ok(Window { kernel, stride, padding })
+    Ok(Window { kernel, stride, padding, ceil_mode: keys.or("ceil_mode", false)? })
+}
+
+/// How fast weights and biases are trained.
+fn multipliers(keys: &mut Keys, [weight, bias]: [Multipliers; 2]) -> Result<[Multipliers; 2]> {
+    let mut read = |key, default| match keys.or(key, default)? {
+        value if value >= 0.0 => Ok(value),
+        value => Err(Error::usage(format!("{}: `{key}` must not be negative, but is {value}", keys.context()))),
+    };
+    Ok([
+        Multipliers { rate: read("weight_lr_mult", weight.rate)?, decay: read("weight_decay_mult", weight.decay)? },
+        Multipliers { rate: read("bias_lr_mult", bias.rate)?, decay: read("bias_decay_mult", bias.decay)? },
+    ])
 }
 
 /// A normalisation; what is not given is as in PyTorch.

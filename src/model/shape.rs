@@ -116,9 +116,7 @@ fn windows(window: Window, input: Shape) -> Result<(usize, usize), String> {
     let Some((height, width)) = input.pixels else {
         return Err(format!("it slides over an image, but its input is flat ({input} features)"));
     };
-    let steps =
-        |size: usize| (size + 2 * window.padding).checked_sub(window.kernel).map(|rest| rest / window.stride + 1);
-    match (steps(height), steps(width)) {
+    match (window.outputs(height), window.outputs(width)) {
         (Some(high), Some(wide)) => Ok((high, wide)),
         _ => Err(format!(
             "its kernel {kernel}x{kernel} does not fit its input {height}x{width} with padding {padding}",

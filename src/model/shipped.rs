@@ -15,7 +15,7 @@ pub const SHIPPED: [(&str, &str); 8] = [
     ("tiny", include_str!("shipped/tiny.toml")),
     ("tiny-residual", include_str!("shipped/tiny-residual.toml")),
     ("tiny-concat", include_str!("shipped/tiny-concat.toml")),
-    ("tiny-norm", include_str!("shipped/tiny-norm.toml")),
+    ("tiny-2012", include_str!("shipped/tiny-2012.toml")),
 ];
 
 /// The names of the shipped models.

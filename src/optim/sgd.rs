@@ -1,16 +1,36 @@
-//! Stochastic gradient descent with momentum and weight decay, in PyTorch's form.
+//! Stochastic gradient descent with momentum and weight decay.
 
 use crate::error::Result;
-use crate::torch::{UpdateRule, Updated, update};
+use crate::model::kind::Multipliers;
+use crate::torch::update::{self, UpdateRule, Updated, update};
 use tch::Tensor;
 
-/// `g <- g + decay * w; v <- momentum * v + g; w <- w - rate * v`, with `v = g` in the first step.
+/// A parameter, or what a shard has of it: where it ends in a part of the shard, and how fast it is trained.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Segment {
+    /// Where it ends. It begins where the one before it does.
+    pub end: usize,
+    /// What the learning rate and the weight decay are multiplied with.
+    pub multipliers: Multipliers,
+    /// Whether it is trained at all.
+    pub trained: bool,
+}
+
+/// What of SGD is the same for all parameters and steps.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rule {
+    /// The share of the velocity that is kept.
+    pub momentum: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+}
+
+/// PyTorch's SGD: `g <- g + decay * w; v <- momentum * v + g; w <- w - rate * v`, with `v = g` in the first step.
 ///
 /// Works on a shard of a rank's flat parameters, which lies in several parts: each rank of the data axis updates its own
 /// and keeps only its own velocities.
 pub struct Sgd {
-    momentum: f64,
-    decay: f64,
+    rule: Rule,
     velocities: Vec<Tensor>,
 }
 
@@ -19,10 +39,10 @@ impl Sgd {
     ///
     /// # Errors
     /// What libtorch reports, as when memory runs out.
-    pub fn new(momentum: f64, decay: f64, shard: &[Tensor]) -> Result<Self> {
-        let parts = if momentum == 0.0 { &[] } else { shard };
+    pub fn new(rule: Rule, shard: &[Tensor]) -> Result<Self> {
+        let parts = if rule.momentum == 0.0 { &[] } else { shard };
         let velocities = parts.iter().map(Tensor::f_zeros_like).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { momentum, decay, velocities })
+        Ok(Self { rule, velocities })
     }
 
     /// The velocities of each part; `None` without momentum.
@@ -30,9 +50,9 @@ impl Sgd {
         (!self.velocities.is_empty()).then_some(&self.velocities[..])
     }
 
-    /// Updates `weights`, a part of the shard, in place with the sum of `gradients`, and writes them, rounded, to
-    /// `shadow`; all of one size. Gives the sums of the squares of the gradients, before decay, over segments that end
-    /// at `ends`: see [`update`].
+    /// Updates `weights`, a part of the shard that consists of `segments`, in place with the sum of `gradients`, and writes
+    /// them, rounded, to `shadow`; all of one size. Gives the sums of the squares of the gradients, before decay, of each
+    /// segment: see [`update()`].
     ///
     /// # Errors
     /// What libtorch reports.
@@ -43,9 +63,16 @@ impl Sgd {
         shadow: Option<&Tensor>,
         gradients: &[Tensor],
         rate: f64,
-        ends: &[i64],
+        segments: &[Segment],
     ) -> Result<Tensor> {
+        let Rule { momentum, weight_decay } = self.rule;
         let target = Updated { weights, velocity: self.velocities.get(part), shadow };
-        update(&target, gradients, UpdateRule { rate, momentum: self.momentum, decay: self.decay }, ends)
+        let told = segments.iter().map(|&Segment { end, multipliers, trained }| update::Segment {
+            end: end as i64,
+            rate: rate * multipliers.rate,
+            decay: weight_decay * multipliers.decay,
+            trained,
+        });
+        update(&target, gradients, UpdateRule { momentum, rate_in_velocity: false }, &told.collect::<Vec<_>>())
     }
 }

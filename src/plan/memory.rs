@@ -1,6 +1,7 @@
 //! What a device has to hold while it trains, counted from the plan: the reason the original was split.
 
 use super::{Exchange, Plan, Read};
+use crate::model::kind::Window;
 use crate::model::ranges::share;
 use crate::model::{ActivationId, Kind, LayerId};
 
@@ -155,13 +156,24 @@ fn kept(plan: &Plan, model_rank: usize, value_bytes: usize) -> usize {
         .map(|(_, exchange)| brought(plan, exchange, model_rank) * value_bytes)
         .sum();
     let besides: usize = (0..layers.len())
-        .map(|layer| match layers[layer].kind {
+        .map(|layer| match &layers[layer].kind {
             Kind::MaxPool(_) => values(plan, layer + 1, model_rank) * PLACE_BYTES,
             Kind::Dropout { .. } => values(plan, layer + 1, model_rank) * value_bytes,
+            Kind::Conv(conv) => padded(plan, layer, model_rank, conv.window) * value_bytes,
             _ => 0,
         })
         .sum();
     activations + exchanged + besides
+}
+
+/// Values per example of the copy of its input that a convolution keeps whose last window reaches beyond it.
+fn padded(plan: &Plan, layer: LayerId, model_rank: usize, window: Window) -> usize {
+    let Some((height, width)) = plan.model.input_shapes(layer)[0].pixels else { return 0 };
+    let (down, across) = (window.overhang(height), window.overhang(width));
+    match down + across {
+        0 => 0,
+        _ => plan.layers[layer].reads[0][model_rank].len() * (height + down) * (width + across),
+    }
 }
 
 /// Values per example that a model rank holds of an exchange besides what it owns: in parts, those of the others; else a

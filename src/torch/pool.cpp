@@ -14,6 +14,14 @@ namespace {
 
 struct Window {
   int64_t kernel, stride, padding;
+  bool ceil_mode;
+
+  // The windows along an axis: as libtorch has them, each begins on the image or on the padding before it.
+  int64_t outputs(int64_t size) const {
+    int64_t rest = size + 2 * padding - kernel, down = rest / stride + 1;
+    bool one_more = ceil_mode && rest % stride != 0 && down * stride < size + padding;
+    return down + one_more;
+  }
 };
 
 // Of a batch: its images, and what pooling makes of them.
@@ -232,21 +240,20 @@ extern "C" {
 // results[0] is the largest value of each window, results[1] where in its window it was found, as 16-bit numbers.
 // `anywhere` is for tensors that are not in the memory of the CPU: libtorch's own pooling, whose results[1] are places in
 // the image.
-char *mpt_max_pool(const at::Tensor *image, int64_t kernel, int64_t stride, int64_t padding, bool anywhere,
-                   at::Tensor **results) {
+char *mpt_max_pool(const at::Tensor *image, int64_t kernel, int64_t stride, int64_t padding, bool ceil_mode,
+                   bool anywhere, at::Tensor **results) {
   return guarded([&] {
-    Window window{kernel, stride, padding};
+    Window window{kernel, stride, padding, ceil_mode};
     check(*image, window);
     if (anywhere) {
-      auto [output, places] = at::max_pool2d_with_indices(*image, kernel, stride, padding);
+      auto [output, places] = at::max_pool2d_with_indices(*image, kernel, stride, padding, 1, ceil_mode);
       results[0] = new at::Tensor(output);
       results[1] = new at::Tensor(places);
       return;
     }
     auto input = image->contiguous(at::MemoryFormat::ChannelsLast);
-    auto outputs = [&](int64_t size) { return (size + 2 * padding - kernel) / stride + 1; };
-    Sizes sizes{input.size(0), input.size(1),          input.size(2),
-                input.size(3), outputs(input.size(2)), outputs(input.size(3))};
+    Sizes sizes{input.size(0), input.size(1),                 input.size(2),
+                input.size(3), window.outputs(input.size(2)), window.outputs(input.size(3))};
     auto shape = {sizes.examples, sizes.channels, sizes.out_height, sizes.out_width};
     auto output = empty_like_channels_last(input, shape, input.scalar_type());
     auto places = empty_like_channels_last(input, shape, at::kUInt16);
@@ -261,9 +268,10 @@ char *mpt_max_pool(const at::Tensor *image, int64_t kernel, int64_t stride, int6
 
 // The gradient of the image [N, C, height, width].
 char *mpt_max_pool_backward(const at::Tensor *gradient, const at::Tensor *places, int64_t height, int64_t width,
-                            int64_t kernel, int64_t stride, int64_t padding, bool anywhere, at::Tensor **result) {
+                            int64_t kernel, int64_t stride, int64_t padding, bool ceil_mode, bool anywhere,
+                            at::Tensor **result) {
   return guarded([&] {
-    Window window{kernel, stride, padding};
+    Window window{kernel, stride, padding, ceil_mode};
     check(*gradient, window);
     TORCH_CHECK(places->sizes() == gradient->sizes(), "the gradient ", gradient->sizes(), " is not of the output ",
                 places->sizes());
@@ -271,7 +279,7 @@ char *mpt_max_pool_backward(const at::Tensor *gradient, const at::Tensor *places
     if (anywhere) {
       // Of the image only its form is read.
       auto image = empty_like_channels_last(given, {given.size(0), given.size(1), height, width}, given.scalar_type());
-      *result = new at::Tensor(at::max_pool2d_with_indices_backward(given, image, kernel, stride, padding, 1, false, *places));
+      *result = new at::Tensor(at::max_pool2d_with_indices_backward(given, image, kernel, stride, padding, 1, ceil_mode, *places));
       return;
     }
     Sizes sizes{given.size(0), given.size(1), height, width, given.size(2), given.size(3)};

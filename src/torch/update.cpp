@@ -9,20 +9,27 @@ using mpt::guarded;
 namespace {
 
 struct Rule {
-  double rate, momentum, decay;
+  double momentum;
+  bool rate_in_velocity;
+};
+
+// A parameter among those that are updated together: where it ends, and how it is trained, if it is.
+struct Segment {
+  int64_t end;
+  double rate, decay;
+  bool trained;
+
+  bool is_trained_like(const Segment &other) const {
+    return rate == other.rate && decay == other.decay && trained == other.trained;
+  }
 };
 
 // Values that stay in the first-level cache between the loops below.
 constexpr int64_t BLOCK = 1024;
 
-// bf16 is the upper half of fp32.
 FOR_EACH_PROCESSOR void add_part(float *sum, const at::BFloat16 *part, int64_t size) {
-  auto halves = reinterpret_cast<const uint16_t *>(part);
   for (int64_t i = 0; i < size; ++i) {
-    uint32_t bits = static_cast<uint32_t>(halves[i]) << 16;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    sum[i] += value;
+    sum[i] += mpt::widened(part[i]);
   }
 }
 
@@ -47,32 +54,35 @@ FOR_EACH_PROCESSOR void round_to(at::BFloat16 *shadow, const float *values, int6
 void round_to(float *, const float *, int64_t) {}
 void round_to(double *, const double *, int64_t) {}
 
-FOR_EACH_PROCESSOR void apply(float *weights, float *velocity, const float *gradient, Rule rule, int64_t size) {
-  auto rate = static_cast<float>(rule.rate), decay = static_cast<float>(rule.decay);
-  auto momentum = static_cast<float>(rule.momentum);
+template <typename T>
+inline __attribute__((always_inline)) void apply_to(T *weights, T *velocity, const T *gradient, Rule rule,
+                                                    Segment segment, int64_t size) {
+  auto rate = static_cast<T>(segment.rate), decay = static_cast<T>(segment.decay);
+  auto momentum = static_cast<T>(rule.momentum);
   if (velocity == nullptr) {
     for (int64_t i = 0; i < size; ++i) {
       weights[i] -= rate * (gradient[i] + decay * weights[i]);
     }
-    return;
-  }
-  for (int64_t i = 0; i < size; ++i) {
-    velocity[i] = momentum * velocity[i] + (gradient[i] + decay * weights[i]);
-    weights[i] -= rate * velocity[i];
+  } else if (rule.rate_in_velocity) {
+    for (int64_t i = 0; i < size; ++i) {
+      velocity[i] = momentum * velocity[i] - rate * (gradient[i] + decay * weights[i]);
+      weights[i] += velocity[i];
+    }
+  } else {
+    for (int64_t i = 0; i < size; ++i) {
+      velocity[i] = momentum * velocity[i] + (gradient[i] + decay * weights[i]);
+      weights[i] -= rate * velocity[i];
+    }
   }
 }
 
-FOR_EACH_PROCESSOR void apply(double *weights, double *velocity, const double *gradient, Rule rule, int64_t size) {
-  if (velocity == nullptr) {
-    for (int64_t i = 0; i < size; ++i) {
-      weights[i] -= rule.rate * (gradient[i] + rule.decay * weights[i]);
-    }
-    return;
-  }
-  for (int64_t i = 0; i < size; ++i) {
-    velocity[i] = rule.momentum * velocity[i] + (gradient[i] + rule.decay * weights[i]);
-    weights[i] -= rule.rate * velocity[i];
-  }
+FOR_EACH_PROCESSOR void apply(float *weights, float *velocity, const float *gradient, Rule rule, Segment segment,
+                              int64_t size) {
+  apply_to(weights, velocity, gradient, rule, segment, size);
+}
+FOR_EACH_PROCESSOR void apply(double *weights, double *velocity, const double *gradient, Rule rule, Segment segment,
+                              int64_t size) {
+  apply_to(weights, velocity, gradient, rule, segment, size);
 }
 
 // The sum of the squares of some values, in fp64. One sum would wait for itself at every value: each of the sixteen takes
@@ -100,46 +110,59 @@ template <typename T> inline __attribute__((always_inline)) double sum_of_square
 FOR_EACH_PROCESSOR double squares_of(const float *values, int64_t size) { return sum_of_squares(values, size); }
 FOR_EACH_PROCESSOR double squares_of(const double *values, int64_t size) { return sum_of_squares(values, size); }
 
-// Segments of the parameters: where each ends, and the sum of the squares of its gradient. A block has a sum of its own
-// for each segment in it, and those are added up in order, so that the result does not depend on the number of threads.
+// The segments of the parameters, in order.
+struct Segments {
+  const Segment *all;
+  int64_t count;
+
+  // Goes through those of so many values: the number of each, and where its piece begins and how long it is.
+  template <typename Visit> void pieces(int64_t at, int64_t size, Visit visit) const {
+    auto ends_after = [](int64_t place, const Segment &segment) { return place < segment.end; };
+    int64_t segment = std::upper_bound(all, all + count, at, ends_after) - all;
+    for (int64_t place = at; place < at + size; ++segment) {
+      int64_t end = std::min(all[segment].end, at + size);
+      visit(segment, place, end - place);
+      place = end;
+    }
+  }
+};
+
+// The sums of the squares of the gradient by segment. A block has a sum of its own for each segment in it, and those are
+// added up in order, so that the result does not depend on the number of threads.
 class Squares {
 public:
-  Squares(const int64_t *ends, int64_t count, double *sums, int64_t size)
-      : ends(ends), count(count), sums(sums), partial((size + BLOCK - 1) / BLOCK + count, 0.0) {}
+  Squares(Segments segments, double *sums, int64_t size)
+      : segments(segments), sums(sums), partial((size + BLOCK - 1) / BLOCK + segments.count, 0.0) {}
 
   // From one piece of a block to the next, either the block or the segment is another: the sum of both numbers is the
   // place of the piece.
-  template <typename T> void add(const T *gradient, int64_t at, int64_t size) {
-    int64_t segment = std::upper_bound(ends, ends + count, at) - ends;
-    for (int64_t place = at; place < at + size; ++segment) {
-      int64_t end = std::min(ends[segment], at + size);
-      partial[at / BLOCK + segment] = squares_of(gradient + (place - at), end - place);
-      place = end;
-    }
+  template <typename T> void add(const T *gradient, int64_t segment, int64_t at, int64_t size) {
+    partial[at / BLOCK + segment] = squares_of(gradient, size);
   }
 
   void finish() {
     int64_t begin = 0;
-    for (int64_t segment = 0; segment < count; ++segment) {
+    for (int64_t segment = 0; segment < segments.count; ++segment) {
       sums[segment] = 0;
-      for (int64_t block = begin / BLOCK; block * BLOCK < ends[segment]; ++block) {
+      int64_t end = segments.all[segment].end;
+      for (int64_t block = begin / BLOCK; block * BLOCK < end; ++block) {
         sums[segment] += partial[block + segment];
       }
-      begin = ends[segment];
+      begin = end;
     }
   }
 
 private:
-  const int64_t *ends;
-  int64_t count;
+  Segments segments;
   double *sums;
   std::vector<double> partial;
 };
 
-// g = sum of the parts, in their order; g += decay * p; v = momentum * v + g; p -= rate * v; shadow = p, rounded.
+// g = sum of the parts, in their order; g += decay * p; v = momentum * v + g; p -= rate * v; shadow = p, rounded. Or, with
+// the rate in the velocity, v = momentum * v - rate * g; p += v.
 template <typename Master, typename Computed>
 void update(const at::Tensor &parameters, const at::Tensor *const *gradients, int64_t parts,
-            const at::Tensor *velocity, const at::Tensor *shadow, Rule rule, Squares &squares) {
+            const at::Tensor *velocity, const at::Tensor *shadow, Rule rule, Segments segments, Squares &squares) {
   auto weights = parameters.data_ptr<Master>();
   auto velocities = velocity != nullptr ? velocity->data_ptr<Master>() : nullptr;
   auto shadows = shadow != nullptr ? shadow->data_ptr<Computed>() : nullptr;
@@ -156,8 +179,14 @@ void update(const at::Tensor &parameters, const at::Tensor *const *gradients, in
       for (auto summand : summands) {
         add_part(sum, summand + at, size);
       }
-      squares.add(sum, at, size);
-      apply(weights + at, velocities != nullptr ? velocities + at : nullptr, sum, rule, size);
+      segments.pieces(at, size, [&](int64_t number, int64_t from, int64_t count) {
+        auto segment = segments.all[number];
+        auto gradient = sum + (from - at);
+        squares.add(gradient, number, from, count);
+        if (segment.trained) {
+          apply(weights + from, velocities != nullptr ? velocities + from : nullptr, gradient, rule, segment, count);
+        }
+      });
       if (shadows != nullptr) {
         round_to(shadows + at, weights + at, size);
       }
@@ -166,24 +195,45 @@ void update(const at::Tensor &parameters, const at::Tensor *const *gradients, in
   squares.finish();
 }
 
-// The same by libtorch's own operations, on any device.
+// Parameters that are trained alike and lie side by side, by libtorch's own operations, on any device.
+void apply_anywhere(const at::Tensor &weights, const at::Tensor *velocity, at::Tensor gradient, Rule rule,
+                    Segment segment) {
+  gradient.add_(weights, segment.decay);
+  if (velocity == nullptr) {
+    weights.sub_(gradient, segment.rate);
+  } else if (rule.rate_in_velocity) {
+    weights.add_(velocity->mul_(rule.momentum).sub_(gradient, segment.rate));
+  } else {
+    weights.sub_(velocity->mul_(rule.momentum).add_(gradient), segment.rate);
+  }
+}
+
+// The same as update(), on any device.
 void update_anywhere(const at::Tensor &parameters, const at::Tensor *const *gradients, int64_t parts,
-                     const at::Tensor *velocity, const at::Tensor *shadow, Rule rule, const int64_t *ends,
+                     const at::Tensor *velocity, const at::Tensor *shadow, Rule rule, Segments segments,
                      const at::Tensor &squares) {
   auto sum = gradients[0]->to(parameters.scalar_type(), /*non_blocking=*/false, /*copy=*/true);
   for (int64_t part = 1; part < parts; ++part) {
     sum.add_(*gradients[part]);
   }
   int64_t begin = 0;
-  for (int64_t segment = 0; segment < squares.numel(); begin = ends[segment++]) {
-    auto gradient = sum.narrow(0, begin, ends[segment] - begin);
+  for (int64_t segment = 0; segment < segments.count; begin = segments.all[segment++].end) {
+    auto gradient = sum.narrow(0, begin, segments.all[segment].end - begin);
     squares[segment].copy_(at::linalg_vector_norm(gradient, 2, {}, false, at::kDouble).square());
   }
-  sum.add_(parameters, rule.decay);
-  if (velocity != nullptr) {
-    velocity->mul_(rule.momentum).add_(sum);
+  begin = 0;
+  for (int64_t segment = 0; segment < segments.count; ++segment) {
+    auto own = segments.all[segment];
+    if (segment + 1 < segments.count && own.is_trained_like(segments.all[segment + 1])) {
+      continue;
+    }
+    if (own.trained && own.end > begin) {
+      auto part = [&](const at::Tensor &tensor) { return tensor.narrow(0, begin, own.end - begin); };
+      auto its_velocity = velocity != nullptr ? part(*velocity) : at::Tensor();
+      apply_anywhere(part(parameters), velocity != nullptr ? &its_velocity : nullptr, part(sum), rule, own);
+    }
+    begin = own.end;
   }
-  parameters.sub_(velocity != nullptr ? *velocity : sum, rule.rate);
   if (shadow != nullptr) {
     shadow->copy_(parameters);
   }
@@ -195,11 +245,11 @@ extern "C" {
 
 // One pass over memory, see update() above. `velocity` may be nullptr where there is no momentum, `shadow` where the layers
 // compute with the parameters themselves. `gradients` are `parts` summands of one shape. `anywhere` is for tensors that
-// are not in the memory of the CPU. `squares`, of fp64 and where the parameters are, gets the sums of the squares of the
-// gradient, before decay, over segments of the parameters that end at `ends`, the last one at their end.
+// are not in the memory of the CPU. Each of `segments` is trained as it says, the last one ends where the parameters do.
+// `squares`, of fp64 and where the parameters are, gets the sums of the squares of the gradient of each, before decay.
 char *mpt_update(const at::Tensor *parameters, const at::Tensor *const *gradients, int64_t parts,
-                 const at::Tensor *velocity, const at::Tensor *shadow, const int64_t *ends, const at::Tensor *squares,
-                 double rate, double momentum, double decay, bool anywhere) {
+                 const at::Tensor *velocity, const at::Tensor *shadow, const Segment *listed, const at::Tensor *squares,
+                 double momentum, bool rate_in_velocity, bool anywhere) {
   return guarded([&] {
     auto check = [&](const at::Tensor &tensor, at::ScalarType type) {
       TORCH_CHECK(tensor.is_contiguous() && tensor.scalar_type() == type && tensor.numel() == parameters->numel(),
@@ -220,21 +270,24 @@ char *mpt_update(const at::Tensor *parameters, const at::Tensor *const *gradient
     }
     auto count = squares->numel();
     TORCH_CHECK(squares->is_contiguous() && squares->scalar_type() == at::kDouble, "sums of squares are of fp64");
-    TORCH_CHECK(std::is_sorted(ends, ends + count) && (count > 0 ? ends[count - 1] : 0) == parameters->numel(),
+    auto earlier = [](const Segment &one, const Segment &other) { return one.end < other.end; };
+    TORCH_CHECK(std::is_sorted(listed, listed + count, earlier) &&
+                    (count > 0 ? listed[count - 1].end : 0) == parameters->numel(),
                 "the segments do not end where the parameters do");
-    Rule rule{rate, momentum, decay};
+    Segments segments{listed, count};
+    Rule rule{momentum, rate_in_velocity};
     if (anywhere) {
-      update_anywhere(*parameters, gradients, parts, velocity, shadow, rule, ends, *squares);
+      update_anywhere(*parameters, gradients, parts, velocity, shadow, rule, segments, *squares);
       return;
     }
-    Squares sums(ends, count, squares->data_ptr<double>(), parameters->numel());
+    Squares sums(segments, squares->data_ptr<double>(), parameters->numel());
     if (shadow != nullptr) {
-      update<float, at::BFloat16>(*parameters, gradients, parts, velocity, shadow, rule, sums);
+      update<float, at::BFloat16>(*parameters, gradients, parts, velocity, shadow, rule, segments, sums);
     } else if (type == at::kFloat) {
-      update<float, float>(*parameters, gradients, parts, velocity, shadow, rule, sums);
+      update<float, float>(*parameters, gradients, parts, velocity, shadow, rule, segments, sums);
     } else {
       TORCH_CHECK(type == at::kDouble, "the update does not know parameters of ", type);
-      update<double, double>(*parameters, gradients, parts, velocity, shadow, rule, sums);
+      update<double, double>(*parameters, gradients, parts, velocity, shadow, rule, segments, sums);
     }
   });
 }

@@ -83,7 +83,7 @@ fn parameters(weight: &[i64]) -> (Parameters, Vec<(Tensor, Tensor)>) {
 
 fn conv(weight: &[i64], calls: Vec<ConvCall>, stride: i64, padding: i64) -> (Conv, Vec<(Tensor, Tensor)>) {
     let (parameters, pairs) = parameters(weight);
-    (Conv { calls, parameters, stride, padding, wants_input_gradient: true, saved: None }, pairs)
+    (Conv { calls, parameters, stride, padding, overhang: [0, 0], wants_input_gradient: true, saved: None }, pairs)
 }
 
 #[test]
@@ -109,6 +109,16 @@ fn convolution_that_reads_only_a_part_of_its_input() {
 }
 
 #[test]
+fn convolution_whose_last_windows_reach_beyond_the_image() {
+    let calls = vec![ConvCall { groups: 2, input: 0..4, output: 0..6 }];
+    let (mut layer, pairs) = conv(&[6, 2, 3, 3], calls, 2, 0);
+    layer.overhang = [1, 0];
+    check(&mut layer, &[spread(&[2, 4, 6, 5], 0.0)], &pairs);
+    let output = layer.forward(&[spread(&[2, 4, 6, 5], 0.0)], &Context { training: false, masks: &masks() }).unwrap();
+    assert_eq!(output.size(), [2, 6, 3, 2]);
+}
+
+#[test]
 fn linear() {
     let (parameters, pairs) = parameters(&[5, 7]);
     let mut layer = Linear { parameters, adds_bias: true, wants_input_gradient: true, saved: None };
@@ -124,7 +134,8 @@ fn pointwise_functions() {
 
 #[test]
 fn pools() {
-    for window in [Window { kernel: 3, stride: 2, padding: 0 }, Window { kernel: 2, stride: 2, padding: 1 }] {
+    let window = |kernel, padding, ceil_mode| Window { kernel, stride: 2, padding, ceil_mode };
+    for window in [window(3, 0, false), window(2, 1, false), window(3, 0, true), window(4, 1, true)] {
         check(&mut MaxPool { window, saved: None }, &[spread(&[2, 3, 7, 6], 0.0)], &[]);
         check(&mut AveragePool { window, saved: None }, &[spread(&[2, 3, 7, 6], 0.0)], &[]);
     }

@@ -1,6 +1,6 @@
 //! Random networks: graphs that nobody would have thought of.
 
-use mpt::model::kind::{Conv, Linear, Norm, Window};
+use mpt::model::kind::{Conv, Linear, Multipliers, Norm, Window};
 use mpt::model::{Draft, Initial, Kind, Model, Shape};
 use proptest::prelude::*;
 
@@ -34,7 +34,14 @@ pub fn pieces() -> impl Strategy<Value = Vec<Piece>> {
 pub fn network(pieces: &[Piece]) -> Option<Model> {
     let initial = Initial::KaimingUniform;
     let linear = |out_features| {
-        Kind::Linear(Linear { out_features, bias: true, weight_initial: initial, bias_initial: initial })
+        Kind::Linear(Linear {
+            out_features,
+            bias: true,
+            weight_initial: initial,
+            bias_initial: initial,
+            weight_multipliers: Multipliers::default(),
+            bias_multipliers: Multipliers::default(),
+        })
     };
     let mut drafts: Vec<Draft> = Vec::new();
     let mut ends = vec![Draft { name: "loss".into(), kind: Kind::SoftmaxCrossEntropy, inputs: vec![] }];
@@ -52,7 +59,7 @@ pub fn network(pieces: &[Piece]) -> Option<Model> {
     for (index, piece) in pieces.iter().enumerate() {
         let before = drafts.len().checked_sub(1).map_or("image".to_owned(), |last| drafts[last].name.clone());
         let back = drafts.len().checked_sub(3).map_or("image".to_owned(), |earlier| drafts[earlier].name.clone());
-        let window = Window { kernel: 3, stride: 1, padding: 1 };
+        let window = Window { kernel: 3, stride: 1, padding: 1, ceil_mode: false };
         let (kind, inputs) = match piece {
             Piece::Conv { out, groups } => {
                 let settings = Conv {
@@ -62,11 +69,13 @@ pub fn network(pieces: &[Piece]) -> Option<Model> {
                     bias: true,
                     weight_initial: initial,
                     bias_initial: initial,
+                    weight_multipliers: Multipliers::default(),
+                    bias_multipliers: Multipliers::default(),
                 };
                 (Kind::Conv(settings), vec![])
             }
             Piece::Relu => (Kind::Relu, vec![]),
-            Piece::Pool => (Kind::MaxPool(Window { kernel: 2, stride: 1, padding: 0 }), vec![]),
+            Piece::Pool => (Kind::MaxPool(Window { kernel: 2, stride: 1, padding: 0, ceil_mode: false }), vec![]),
             Piece::Norm { size, groups } => {
                 let norm = Norm { size: *size, alpha: 1.0, beta: 0.75, k: 1.0 };
                 (Kind::LocalResponseNorm { norm, groups: *groups }, vec![])

@@ -263,7 +263,7 @@ fn alexnet_dense_equals_pytorch() {
 
 #[test]
 fn small_networks_equal_pytorch() {
-    for file in ["lenet.json", "quick.json", "tiny.json", "tiny-residual.json", "tiny-concat.json", "tiny-norm.json"] {
+    for file in ["lenet.json", "quick.json", "tiny.json", "tiny-residual.json", "tiny-concat.json", "tiny-2012.json"] {
         check(file, FP64);
     }
 }

@@ -40,8 +40,8 @@ impl Rank {
             let gradients = self.groups.data.finish(ticket)?.from_all()?;
             self.leave_collective(Phase::Optimizer);
             let shadow = self.store.shadow(bucket)?;
-            let (masters, ends) = (&self.store.masters[bucket], self.squares.ends(bucket));
-            let squares = self.optimizer.step(bucket, masters, shadow.as_ref(), &gradients, learning_rate, ends)?;
+            let (masters, segments) = (&self.store.masters[bucket], self.segments.of(bucket));
+            let squares = self.optimizer.step(bucket, masters, shadow.as_ref(), &gradients, learning_rate, segments)?;
             self.squares.keep(bucket, squares);
             gathering.push((bucket, self.start_gathering(bucket, Stage::Update)?));
         }
