@@ -117,6 +117,9 @@ pub struct About {
     pub seed: u64,
     /// Examples in a step, over all ranks.
     pub batch_size: usize,
+    /// Steps of an epoch; 0 in older checkpoints.
+    #[serde(default)]
+    pub steps_per_epoch: u64,
     /// The devices as a grid, like `1x2`.
     pub mesh: String,
     /// How they shared the work.
@@ -247,6 +250,7 @@ mod tests {
             precision: "fp32".into(),
             seed: 7,
             batch_size: 8,
+            steps_per_epoch: 6,
             mesh: "1x2".into(),
             mode: "model-parallel".into(),
             plan: "tiny, model-parallel, 1 data x 2 model".into(),
@@ -300,8 +304,13 @@ mod tests {
         let State { position, learning_rate, best, run, .. } = State::read(&path).unwrap();
         assert_eq!((position.step, position.epoch, position.epoch_outcome.loss_sum), (7, 2, 12.5));
         assert_eq!((learning_rate, best), (None, None));
-        let empty =
-            About { plan: String::new(), libtorch: String::new(), recipe: serde_json::Value::Null, ..state().run };
+        let empty = About {
+            steps_per_epoch: 0,
+            plan: String::new(),
+            libtorch: String::new(),
+            recipe: serde_json::Value::Null,
+            ..state().run
+        };
         assert_eq!(run, empty);
     }
 }

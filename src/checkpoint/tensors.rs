@@ -210,11 +210,11 @@ impl TensorFile {
         (&self.header, self.begin)
     }
 
-    /// Whether the file holds these tensors, of this type, and no others.
+    /// Whether the file holds these tensors, of this type or, if none is named, of any that can be read, and no others.
     ///
     /// # Errors
     /// Names the tensor that is missing, too many or does not fit, with both shapes.
-    pub fn check(&self, tensors: &[Described], kind: Kind) -> Result<()> {
+    pub fn check(&self, tensors: &[Described], kind: Option<Kind>) -> Result<()> {
         let path = self.path.display();
         for Described { name, shape } in tensors {
             let Some(found) = self.header.info(name) else {
@@ -224,9 +224,15 @@ impl TensorFile {
                 let held = &found.shape;
                 return Err(Error::usage(format!("{path} has {name} as {held:?}, but the model has it as {shape:?}")));
             }
-            if kind_of(found.dtype) != Some(kind) {
-                let held = found.dtype;
-                return Err(Error::usage(format!("{path} has {name} in {held}, but this run keeps it in {kind:?}")));
+            let (held, read) = (found.dtype, kind_of(found.dtype));
+            match kind {
+                Some(kind) if read != Some(kind) => {
+                    return Err(Error::usage(format!(
+                        "{path} has {name} in {held}, but this run keeps it in {kind:?}"
+                    )));
+                }
+                None if read.is_none() => return Err(Error::usage(format!("{path} has {name} in {held}"))),
+                _ => {}
             }
         }
         let known = |name: &String| tensors.iter().any(|tensor| tensor.name == *name);

@@ -5,7 +5,9 @@ use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::recipe::Layered;
 use crate::report::console;
+use crate::report::line::Line;
 use crate::report::run_log::{LATEST, RECIPE, runs_of};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use toml::Value;
@@ -107,11 +109,12 @@ impl Resume {
         Ok(Self { run, checkpoint: checkpoint.map(Arc::new), saved })
     }
 
-    /// The settings that the run goes on with: those it was begun with, and over them what `lay` lays.
+    /// The settings that the run goes on with: those it was begun with, and over them what `lay` lays. With `any_change` it may
+    /// become another run.
     ///
     /// # Errors
     /// What `lay` reports, or a setting that would change the numbers of a run half done: names it with both values.
-    pub fn settings(&self, lay: impl Fn(&mut Layered) -> Result<()>) -> Result<Layered> {
+    pub fn settings(&self, any_change: bool, lay: impl Fn(&mut Layered) -> Result<()>) -> Result<Layered> {
         let mut layered = self.saved.clone();
         lay(&mut layered)?;
         let (begun, asked) = (self.saved.recipe()?.parallel, layered.recipe()?.parallel);
@@ -123,12 +126,25 @@ impl Resume {
         }
         let precision = layered.recipe()?.train.precision.resolved().name();
         layered.set(&format!("train.precision={precision}"), "resumed")?;
-        for (key, begun, asked) in self.saved.differences(&layered) {
-            if !MAY_CHANGE.iter().any(|free| key == *free || (free.ends_with('.') && key.starts_with(free))) {
-                return Err(self.refused(&key, &begun, &asked));
-            }
+        let mut differences = self.saved.differences(&layered).into_iter();
+        match differences.find(|(key, ..)| !any_change && !may_change(key)) {
+            Some((key, begun, asked)) => Err(Error::usage(format!(
+                "{}; --allow-changes goes on all the same",
+                self.refused(&key, &begun, &asked)
+            ))),
+            None => Ok(layered),
         }
-        Ok(layered)
+    }
+
+    /// What the run has otherwise than it was begun with, for people.
+    pub fn changes(&self, effective: &Layered) -> Vec<Line> {
+        let changed = |(key, begun, goes_on): (String, Value, Value)| {
+            let free = may_change(&key);
+            let effect = if free { "" } else { ", which makes the numbers another run's" };
+            let line = Line::new("changed", format!("{key}: {goes_on} instead of {begun}{effect}"));
+            line.with("key", key).with("begun", json!(begun)).with("now", json!(goes_on)).with("free", free)
+        };
+        self.saved.differences(effective).into_iter().map(changed).collect()
     }
 
     /// Refuses another recipe than the one that the run was begun with.
@@ -140,14 +156,19 @@ impl Resume {
         if begun == asked {
             return Ok(());
         }
-        Err(self.refused("the recipe", &Value::String(begun), &Value::String(asked)))
+        Err(Error::usage(self.refused("the recipe", &Value::String(begun), &Value::String(asked))))
     }
 
-    fn refused(&self, key: &str, begun: &Value, asked: &Value) -> Error {
+    fn refused(&self, key: &str, begun: &Value, asked: &Value) -> String {
         let run = self.run.display();
-        Error::usage(format!(
+        format!(
             "--resume: {key} was {begun} when {run} was begun and cannot become {asked}: the numbers would be another \
              run's"
-        ))
+        )
     }
+}
+
+/// Whether a key may have another value in a run that goes on as if it had not stopped.
+fn may_change(key: &str) -> bool {
+    MAY_CHANGE.iter().any(|free| key == *free || (free.ends_with('.') && key.starts_with(free)))
 }

@@ -71,9 +71,12 @@ pub struct Train {
     /// if there is none), a run directory, or one of its checkpoints
     ///
     /// The run keeps the settings that it was begun with. Flags may change how it is split and how long it goes on, but
-    /// nothing that would change its numbers.
+    /// nothing that would change its numbers, unless with --allow-changes. What is changed is said.
     #[arg(long, value_name = "auto|PATH")]
     resume: Option<String>,
+    /// Let a resumed run go on with settings that make its numbers another run's, like the seed or the batch size
+    #[arg(long, requires = "resume")]
+    allow_changes: bool,
     /// Begin with the weights of this file, in the format safetensors, instead of those drawn from the seed
     ///
     /// `mpt export` writes such a file, and so does PyTorch: safetensors.torch.save_file(network.state_dict(), FILE), in fp32,
@@ -124,7 +127,7 @@ impl Train {
     /// Something in the request is wrong.
     pub fn recipe(&self) -> Result<Recipe> {
         let layered = match self.find_resumed()? {
-            Some(resume) => resume.settings(|layered| self.lay(layered))?,
+            Some(resume) => resume.settings(self.allow_changes, |layered| self.lay(layered))?,
             None => self.settings()?,
         };
         let recipe = layered.recipe()?;
@@ -170,6 +173,7 @@ impl Train {
         let saving = run_folder.as_deref().and_then(|folder| Saving::new(&recipe, folder));
         job.saving = saving.map(|saving| saving.with_recipe(layered.to_json()));
         if !self.quiet {
+            resume.iter().flat_map(|resume| resume.changes(&layered)).for_each(console::say);
             let recipe = Line::new("recipe", "the effective recipe").with("recipe", layered.to_json());
             console::say(recipe.shown_as(layered.to_toml()));
             announce(&job);
@@ -197,7 +201,7 @@ impl Train {
     fn prepare(&self, begin: Instant, place: &Place) -> Result<Prepared> {
         let resume = self.share_resumed(place)?;
         let mut layered = match &resume {
-            Some(resume) => resume.settings(|layered| self.lay(layered))?,
+            Some(resume) => resume.settings(self.allow_changes, |layered| self.lay(layered))?,
             None => self.settings()?,
         };
         place.fit(&mut layered)?;
@@ -207,6 +211,7 @@ impl Train {
         let mut job = Job::new(&recipe, control)?;
         place.suit(&mut job, &recipe);
         match (resume.as_ref().and_then(|resume| resume.checkpoint.clone()), &recipe.model.init_from) {
+            (Some(checkpoint), _) if self.allow_changes => job.resume_changed(checkpoint)?,
             (Some(checkpoint), _) => job.resume(checkpoint)?,
             (None, Some(file)) => job.init_from(file).map_err(|error| error.within("--init-from"))?,
             (None, None) => {}

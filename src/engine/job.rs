@@ -4,7 +4,7 @@ use super::rank::Settings;
 use super::saving::described;
 use super::session::Job;
 use super::worker::Assignment;
-use crate::checkpoint::{TensorFile, WeightFile};
+use crate::checkpoint::{Position, TensorFile, WeightFile};
 use crate::data::{Augmentation, IdxDataset, Limited, Noise, Source, Subset, Synthetic};
 use crate::error::{Error, Result};
 use crate::launch::control::Control;
@@ -65,6 +65,8 @@ impl Job {
             checkpoint_every: recipe.checkpoint.every_time,
             on_step: None,
             memory: None,
+            steps_ahead: 0,
+            position: Position::default(),
             begin: None,
             weights: None,
         };
@@ -74,6 +76,7 @@ impl Job {
             test,
             batch_size: recipe.train.batch_size,
             epochs: recipe.train.epochs,
+            most_steps: recipe.train.steps,
             augmentation: Augmentation { flip: recipe.data.flip, crop: recipe.data.crop },
             devices,
             max_time: recipe.train.max_time,

@@ -21,6 +21,7 @@
 //! * [`evaluation`] weights on a test set: top-1, top-5, loss, confusion by class
 //! * [`saving`] when a checkpoint is due, and how shards become whole parameters
 //! * [`background`] checkpoints that are written while training goes on
+//! * [`resuming`] where a run goes on
 //! * [`job`] from a recipe to all that a run needs: whatever can fail before the first step fails there
 
 pub mod agreement;
@@ -38,6 +39,7 @@ pub mod phases;
 pub mod profile;
 pub mod rank;
 pub mod recording;
+pub mod resuming;
 pub mod saving;
 mod segments;
 pub mod session;

@@ -1,13 +1,12 @@
 //! Checkpoints, seen from the loop: when one is due, and how the shards of the ranks become whole parameters. (The way
-//! back is [`super::parameters::Store::read`].)
+//! back is [`super::parameters::Store::read`], and [`super::resuming`].)
 
 use super::job::settings;
 use super::layout::{Layout, Run};
 use super::rank::Shard;
-use super::session::Job;
 use crate::checkpoint::state::About;
-use crate::checkpoint::{Best, Checkpoint, Checkpoints, Content, Described, Position, Whole};
-use crate::error::{Error, Result};
+use crate::checkpoint::{Best, Checkpoints, Content, Described, Position, Whole};
+use crate::error::Result;
 use crate::model::Model;
 use crate::model::cost::{parameter_name, parameters};
 use crate::plan::Plan;
@@ -16,7 +15,6 @@ use crate::recipe::settings::CheckpointSettings;
 use crate::torch;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 /// Where a run's checkpoints go, and when.
@@ -40,6 +38,8 @@ pub struct Standing {
     pub learning_rate: f64,
     /// The checkpoint that is the best so far.
     pub best: Option<Best>,
+    /// Steps of an epoch.
+    pub steps_per_epoch: u64,
 }
 
 impl Saving {
@@ -90,7 +90,7 @@ impl Saving {
     /// # Errors
     /// The file system's, as on a full disk.
     pub fn write(&self, plan: &Plan, standing: Standing, shards: &[Shard]) -> Result<PathBuf> {
-        let Standing { position, learning_rate, best } = standing;
+        let Standing { position, learning_rate, best, steps_per_epoch } = standing;
         let tensors = described(&plan.model);
         let layout = |model_rank| Layout::new(plan, model_rank, self.bucket);
         let layouts: Vec<Layout> = (0..plan.mesh.model).map(layout).collect();
@@ -99,6 +99,7 @@ impl Saving {
             precision: self.precision.to_owned(),
             seed: self.seed,
             batch_size: self.batch_size,
+            steps_per_epoch,
             mesh: plan.mesh.to_string(),
             mode: plan.mode.name().to_owned(),
             plan: plan.title(),
@@ -153,41 +154,4 @@ fn whole(
         }
     }
     Ok(bytes)
-}
-
-impl Job {
-    /// Lets the run begin where a checkpoint ends.
-    ///
-    /// # Errors
-    /// The checkpoint does not fit the model, the optimizer or the training set: says what differs.
-    pub fn resume(&mut self, checkpoint: Arc<Checkpoint>) -> Result<()> {
-        let (plan, settings) = (&self.assignment.plan, &self.assignment.settings);
-        let kind = if settings.kind == Kind::BFloat16 { Kind::Float } else { settings.kind };
-        let tensors = described(&plan.model);
-        checkpoint.model.check(&tensors, kind)?;
-        let folder = checkpoint.folder.display();
-        match &checkpoint.optimizer {
-            Some(optimizer) if settings.momentum > 0.0 => optimizer.check(&tensors, kind)?,
-            None if settings.momentum > 0.0 => {
-                return Err(Error::usage(format!("{folder} has no velocities, but this run has momentum")));
-            }
-            _ => {}
-        }
-        let Position { step, epoch, steps_in_epoch, .. } = checkpoint.state.position;
-        let per_epoch = self.assignment.steps_per_epoch;
-        if epoch == 0 || steps_in_epoch > per_epoch || (epoch - 1).saturating_mul(per_epoch) + steps_in_epoch != step {
-            return Err(Error::usage(format!(
-                "{folder} is at step {step}, step {steps_in_epoch} of epoch {epoch}, but the training set gives \
-                 {per_epoch} steps an epoch: it is not the one that the run began with"
-            )));
-        }
-        if epoch > self.epochs {
-            let epochs = self.epochs;
-            return Err(Error::usage(format!(
-                "{folder} is in epoch {epoch} already, and the run is to end with epoch {epochs}"
-            )));
-        }
-        self.assignment.begin = Some(checkpoint);
-        Ok(())
-    }
 }

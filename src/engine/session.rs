@@ -36,6 +36,8 @@ pub struct Job {
     pub batch_size: usize,
     /// Passes over the training set.
     pub epochs: u64,
+    /// The most steps of the whole run; 0: no limit.
+    pub most_steps: u64,
     /// How images are changed in training.
     pub augmentation: Augmentation,
     /// The name of each rank's device.
@@ -109,9 +111,8 @@ pub fn run(job: Job, ranks: Ranks, listen: &mut dyn FnMut(&Event)) -> Result<Sum
     let orders = senders;
     let crew = threads::start_some(seats, move |rank, seat, reporter| work(&assignment, rank, seat, reporter))?;
     let crew = crew.interrupted_by(interrupts);
-    let position = job.assignment.begin.as_ref().map(|checkpoint| checkpoint.state.position);
-    let saved = position.map(|position| position.step);
-    let position = position.unwrap_or_default();
+    let position = job.assignment.position;
+    let saved = job.assignment.begin.as_ref().map(|_| position.step);
     let time_before = position.whole_time;
     let begin = Instant::now();
     let plan = &job.assignment.plan;

@@ -4,7 +4,7 @@ use super::agreement::{Agreed, Word};
 use super::input::DeviceBatch;
 use super::memory::{Ask, Memory};
 use super::rank::{Rank, Settings, Shard};
-use crate::checkpoint::{Checkpoint, WeightFile};
+use crate::checkpoint::{Checkpoint, Position, WeightFile};
 use crate::comm::Groups;
 use crate::data::Batch;
 use crate::error::Result;
@@ -92,7 +92,11 @@ pub struct Assignment {
     pub on_step: Option<extern "C" fn(u64)>,
     /// What tells the bytes in use on the device of a rank of this process, where each has memory of its own.
     pub memory: Option<Ask>,
-    /// Where the run begins; `None`: at its first step.
+    /// How many steps further the schedule is than steps were done: none, unless epochs had other lengths before.
+    pub steps_ahead: i64,
+    /// Where the run begins.
+    pub position: Position,
+    /// What it begins with; `None`: it begins at its first step.
     pub begin: Option<Arc<Checkpoint>>,
     /// The weights of its first step; `None`: those that are drawn.
     pub weights: Option<Arc<WeightFile>>,
@@ -101,7 +105,8 @@ pub struct Assignment {
 impl Assignment {
     /// The learning rate of a step, from 0.
     pub fn learning_rate_of(&self, step: u64) -> f64 {
-        self.learning_rate * self.schedule.factor(step, self.total_steps, self.steps_per_epoch)
+        let ahead = |steps: u64| steps.saturating_add_signed(self.steps_ahead);
+        self.learning_rate * self.schedule.factor(ahead(step), ahead(self.total_steps), self.steps_per_epoch)
     }
 }
 
@@ -124,11 +129,12 @@ pub fn work(assignment: &Assignment, number: usize, seat: Seat, reporter: &Repor
     let _no_autograd = tch::no_grad_guard();
     torch::set_threads(assignment.threads);
     let (plan, settings) = (Arc::clone(&assignment.plan), assignment.settings);
-    let (rank, steps) = match (assignment.begin.as_deref(), assignment.weights.as_deref()) {
-        (None, None) => (Rank::new(plan, number, groups, settings)?, 0),
-        (None, Some(weights)) => (Rank::begun_with(plan, number, groups, settings, weights)?, 0),
-        (Some(begin), _) => (Rank::resumed(plan, number, groups, settings, begin)?, begin.state.position.step),
+    let rank = match (assignment.begin.as_deref(), assignment.weights.as_deref()) {
+        (None, None) => Rank::new(plan, number, groups, settings)?,
+        (None, Some(weights)) => Rank::begun_with(plan, number, groups, settings, weights)?,
+        (Some(begin), _) => Rank::resumed(plan, number, groups, settings, begin)?,
     };
+    let steps = assignment.position.step;
     let memory = Memory::new(assignment.memory);
     let mut worker = Worker { assignment, rank, reporter, speaks, steps, memory, saved_at: Instant::now() };
     for order in orders {

@@ -339,6 +339,78 @@ fn going_on_from_an_older_checkpoint_leaves_later_ones_behind() {
     assert_eq!(steps(dir.path()), [7, 6, 4]);
 }
 
+/// A run in a folder, from a checkpoint that need not be its own.
+fn changed(folder: &Path, from: &Path, settings: &[&str]) -> (Summary, Vec<Event>) {
+    let recipe = recipe(settings);
+    let mut job = Job::new(&recipe, Control::default()).unwrap();
+    job.saving = Saving::new(&recipe, folder);
+    job.resume_changed(Arc::new(Checkpoint::open(from).unwrap())).unwrap();
+    let mut events = Vec::new();
+    let summary = run(job, Ranks::All, &mut |event| events.push(event.clone())).unwrap();
+    (summary, events)
+}
+
+/// 44 examples an epoch, six batches of eight. Of the second epoch 16 or 24 are done after steps 8 and 9, and all of the
+/// first after step 6.
+#[test]
+fn a_run_goes_on_with_another_batch_size_where_its_examples_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = dir.path().join("whole");
+    trained(&whole, None, &["checkpoint.every_steps=1"]);
+    for (from, batch, steps_done, last, examples) in [
+        (8, 4, 11 + 4, 26, vec![44, 44]),
+        (6, 4, 11, 28, vec![44, 44, 44]),
+        (8, 16, 3 + 1, 13, vec![44, 44]),
+        // Half a batch cannot be left out: eight examples are trained on again.
+        (9, 16, 3 + 1, 14, vec![52, 44]),
+    ] {
+        let resumed = dir.path().join(format!("{from}-{batch}"));
+        let batch_size = format!("train.batch_size={batch}");
+        let settings = [batch_size.as_str(), "checkpoint.every_steps=1"];
+        let (summary, events) = changed(&resumed, &at(&whole, from), &settings);
+        let epochs: Vec<u64> = events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Epoch(epoch) => Some(epoch.train.examples),
+                _ => None,
+            })
+            .collect();
+        assert_eq!((summary.steps, epochs), (last, examples), "from step {from} in batches of {batch}");
+        let rate = events.iter().find_map(|event| match event {
+            Event::Step(step) => Some(step.learning_rate),
+            _ => None,
+        });
+        let progress = steps_done as f64 / (3.0 * (44f64 / batch as f64).ceil());
+        let expected = 0.05 * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
+        assert!((rate.unwrap() - expected).abs() < 1e-12, "from step {from} in batches of {batch}: {rate:?}");
+        // From a checkpoint of its own it goes on to the same bits.
+        let again = dir.path().join(format!("{from}-{batch}-again"));
+        trained(&again, Some(&at(&resumed, last - 2)), &settings);
+        for file in ["model.safetensors", "optimizer.safetensors"] {
+            let (found, expected) = (fs::read(at(&again, last).join(file)), fs::read(at(&resumed, last).join(file)));
+            assert!(found.unwrap() == expected.unwrap(), "from step {from} in batches of {batch}: {file}");
+        }
+    }
+}
+
+#[test]
+fn a_run_goes_on_in_another_precision_and_with_momentum_that_it_had_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = dir.path().join("whole");
+    trained(&whole, None, &["train.precision=fp32", "optimizer.momentum=0", "train.steps=6"]);
+    let (summary, _) = changed(dir.path(), &at(&whole, 6), &["train.precision=fp64", "train.steps=7"]);
+    assert_eq!(summary.steps, 7);
+    for file in ["model.safetensors", "optimizer.safetensors"] {
+        assert!(tensors(&at(dir.path(), 7), file).values().all(|found| found.kind() == Kind::Double), "{file}");
+    }
+    // From a velocity of zero on, the first step is one without momentum.
+    let (plain, fp64) = (dir.path().join("plain"), "train.precision=fp64");
+    changed(&plain, &at(&whole, 6), &[fp64, "train.steps=7", "optimizer.momentum=0"]);
+    let (found, expected) =
+        (tensors(&at(dir.path(), 7), "model.safetensors"), tensors(&at(&plain, 7), "model.safetensors"));
+    assert_eq!(found, expected);
+}
+
 #[test]
 fn what_a_crash_left_unfinished_is_no_checkpoint() {
     let dir = tempfile::tempdir().unwrap();

@@ -180,8 +180,10 @@ fn what_would_change_the_numbers_is_refused() {
         let done = output(&[&["train", "--resume", text(&run)], flags].concat());
         let (begun, asked) = change.split_once(" | ").unwrap();
         let run = run.display();
+        let allow = if flags[0] == "--recipe" { "" } else { "; --allow-changes goes on all the same" };
         let sentence = format!(
-            "mpt: --resume: {begun} when {run} was begun and cannot become {asked}: the numbers would be another run's\n"
+            "mpt: --resume: {begun} when {run} was begun and cannot become {asked}: the numbers would be another \
+             run's{allow}\n"
         );
         assert_eq!((stderr(&done), done.status.code()), (sentence, Some(2)));
     }
@@ -189,7 +191,58 @@ fn what_would_change_the_numbers_is_refused() {
     let free = ["--steps", "3", "--max-time", "1h", "--epochs", "4", "--seed", "0", "--learning-rate", "1e-2"];
     let keys = ["--set", "parallel.threads=2", "--set", "checkpoint.keep=5", "--gpus", "3"];
     let keys = [&keys[..], &["--set", "parallel.own_half=on"]].concat();
-    done(&output(&[&["train", "--resume", text(&run)], &free[..], &keys].concat()));
+    let went_on = output(&[&["train", "--resume", text(&run)], &free[..], &keys].concat());
+    done(&went_on);
+    let said = stderr(&went_on);
+    for change in [
+        "train.epochs: 4 instead of 10",
+        "parallel.mesh: \"3x1\" instead of \"1x1\"",
+        "checkpoint.keep: 5 instead of 2",
+    ] {
+        assert!(said.contains(&format!("\n{change}\n")), "{change}: {said}");
+    }
+    assert!(!said.contains("seed: ") && !said.contains("another run's"), "{said}");
+}
+
+#[test]
+fn what_changes_the_numbers_is_said_and_done_when_it_is_allowed() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let small = ["--epochs", "2", "--steps", "7", "--set", "data.train_examples=40"];
+    done(&output(&recorded(text(&run), &small)));
+    let changes = ["--seed", "3", "--batch-size", "4", "--precision", "fp64", "--learning-rate", "0.5", "--steps", "0"];
+    let went_on = output(&[&["train", "--resume", text(&run), "--allow-changes"], &changes[..]].concat());
+    done(&went_on);
+    let said = stderr(&went_on);
+    let effect = ", which makes the numbers another run's";
+    for change in [
+        "seed: 3 instead of 0",
+        "train.batch_size: 4 instead of 8",
+        "train.precision: \"fp64\" instead of \"fp32\"",
+        "optimizer.learning_rate: 0.5 instead of 0.01",
+    ] {
+        assert!(said.contains(&format!("\n{change}{effect}\n")), "{change}: {said}");
+    }
+    assert!(said.contains("\ntrain.steps: 0 instead of 7\n"), "{said}");
+    // Two of five batches were done, which are four of ten.
+    assert!(said.contains("\nresumed after step 7 of 13, from "), "{said}");
+    let record = numbers(&run);
+    let steps: Vec<u64> =
+        record.iter().filter(|line| line["kind"] == "step").map(|line| line["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, (1..=13).collect::<Vec<_>>());
+    // It goes on from there as any run does.
+    done(&output(&["train", "--resume", text(&run), "--epochs", "3"]));
+    let refused = output(&["train", "--resume", text(&run), "--batch-size", "8"]);
+    assert!(stderr(&refused).contains("train.batch_size was 4 when"), "{}", stderr(&refused));
+
+    let wider = dir.path().join("wider.toml");
+    fs::write(&wider, include_str!("../../src/model/shipped/tiny.toml").replace("out = 14", "out = 16")).unwrap();
+    let other = output(&["train", "--resume", text(&run), "--allow-changes", "--model", text(&wider)]);
+    assert_eq!(other.status.code(), Some(2));
+    let sentence = "/model.safetensors has fc4.weight as [14, 90], but the model has it as [16, 90]";
+    assert!(stderr(&other).contains(sentence), "{}", stderr(&other));
+    let alone = output(&tiny(&["--allow-changes"]));
+    assert_eq!(alone.status.code(), Some(2), "{}", stderr(&alone));
 }
 
 #[test]
@@ -245,13 +298,19 @@ fn a_checkpoint_that_does_not_fit_on_the_disk_ends_nothing() {
     shell.args(["-c", "ulimit -f 8; exec \"$@\"", "bash"]).arg(limited.get_program());
     let done = shell.args(limited.get_args()).output().unwrap();
     assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
-    let sentence = format!(
-        "no checkpoint of step 4: {}/checkpoints/.step-00000004/model.safetensors: File too large (os error 27); \
-         training goes on\nthe curves are not drawn: {}/curves.svg: File too large (os error 27); training goes on\n",
-        run.display(),
-        run.display()
+    let (run_shown, too_large) = (run.display(), "File too large (os error 27); training goes on");
+    let said = stderr(&done);
+    // Each is written by a thread of its own.
+    let mut said: Vec<&str> = said.lines().collect();
+    said.sort_unstable();
+    let unfinished = format!("{run_shown}/checkpoints/.step-00000004/model.safetensors");
+    assert_eq!(
+        said,
+        [
+            format!("no checkpoint of step 4: {unfinished}: {too_large}"),
+            format!("the curves are not drawn: {run_shown}/curves.svg: {too_large}")
+        ]
     );
-    assert_eq!(stderr(&done), sentence);
     assert!(!run.join("curves.svg.part").exists());
     let left = fs::read_dir(run.join("checkpoints")).unwrap().map(|entry| entry.unwrap().file_name());
     assert_eq!(left.filter(|name| name != "best").collect::<Vec<_>>(), ["step-00000002"]);

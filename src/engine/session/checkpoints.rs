@@ -48,8 +48,9 @@ impl Session<'_> {
     }
 
     fn write(&mut self, shards: &[Shard], since: Instant) -> Result<()> {
-        let (position, learning_rate) = (self.position, self.job.assignment.learning_rate_of(self.position.step));
-        let standing = Standing { position, learning_rate, best: None };
+        let (position, assignment) = (self.position, &self.job.assignment);
+        let learning_rate = assignment.learning_rate_of(position.step);
+        let standing = Standing { position, learning_rate, best: None, steps_per_epoch: assignment.steps_per_epoch };
         self.background()?.map_or(Ok(()), |background| background.write(standing, shards, since))
     }
 
