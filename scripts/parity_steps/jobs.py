@@ -50,6 +50,7 @@ EXACT = [
     exact("tiny", [2, 13, 13], 8, 0.1, momentum=0.0),  # without it, an update has no velocities
     exact("tiny-residual", [3, 9, 9], 8, 0.1),
     exact("tiny-concat", [1, 10, 10], 8, 0.1),
+    exact("alexnet-2012-code", [3, 32, 32], 2, 0.01),
     exact("tiny-2012", [2, 20, 20], 8, 0.1),
 ]
 

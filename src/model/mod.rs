@@ -3,6 +3,7 @@
 //!
 //! * [`kind`] the layer kinds and their settings
 //! * [`parse`] reading a model from TOML
+//! * [`base`] models that are another one but for a few layers
 //! * [`shape`] the shape that each layer gives
 //! * [`reads`] which input channels a range of output channels reads: the one relation that every split follows from
 //! * [`cost`] parameters and multiply-accumulates
@@ -11,6 +12,7 @@
 //! * [`rewrite`] the same function, cheaper
 //! * [`shipped`] the models that come with mpt
 
+pub mod base;
 pub mod cost;
 pub mod initial;
 pub mod kind;

@@ -17,7 +17,7 @@
 //! ```
 
 use super::kind::{Conv, Linear, Multipliers, Norm, Window};
-use super::{Draft, Initial, Kind, Model, Shape};
+use super::{Draft, Initial, Kind, Model, Shape, base};
 use crate::error::{Error, Result};
 use crate::keys::{Keys, suggestion};
 use std::collections::BTreeMap;
@@ -60,6 +60,7 @@ pub fn parse(text: &str, origin: &str, edits: &Edits) -> Result<Model> {
     let table: Table = text.parse().map_err(|error: toml::de::Error| {
         Error::usage(format!("model {origin}: not valid TOML: {}", one_line(&error.to_string())))
     })?;
+    let table = base::resolved(table, origin)?;
     let mut keys = Keys::new(&table, format!("model {origin}"));
     let name: String = keys.required("name")?;
     if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) || name.starts_with('.')

@@ -126,6 +126,11 @@ fn alexnet_dense_split_equals_whole_in_fp64() {
     check("alexnet-dense", 4, Kind::Double, FP64, &["1x2", "1x3", "1x4", "2x2"]);
 }
 
+#[test]
+fn the_network_of_2012_split_equals_whole_in_fp64() {
+    check("alexnet-2012", 2, Kind::Double, FP64, &["1x2", "1x3"]);
+}
+
 const SPLIT_MESHES: [&str; 4] = ["1x2", "1x3", "2x2", "3x2"];
 
 #[test]

@@ -262,6 +262,11 @@ fn alexnet_dense_equals_pytorch() {
 }
 
 #[test]
+fn the_network_of_2012_equals_pytorch() {
+    check("alexnet-2012-code.json", FP64);
+}
+
+#[test]
 fn small_networks_equal_pytorch() {
     for file in ["lenet.json", "quick.json", "tiny.json", "tiny-residual.json", "tiny-concat.json", "tiny-2012.json"] {
         check(file, FP64);

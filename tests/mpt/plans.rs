@@ -6,6 +6,7 @@ use mpt::model::{Channels, Model, shipped};
 use mpt::plan::exchange::transfers;
 use mpt::plan::memory::{Sizes, fullest};
 use mpt::plan::{Exchange, Mesh, Mode, Operation, Placement, Plan, Read, Weights, plan};
+use mpt::report::plan_table::exchange_lines;
 use proptest::prelude::*;
 
 fn model_parallel(model: &Model, devices: usize) -> mpt::error::Result<Plan> {
@@ -25,6 +26,78 @@ fn alexnet_on_two_devices_exchanges_where_the_towers_cross_and_nowhere_else() {
     assert_eq!(values, [(128 * 12 * 12, 128 * 12 * 12), (3200, 3200), (2048, 2048), (10, 0)]);
     let operations: Vec<_> = plan.exchanges.iter().map(|exchange| exchange.operation).collect();
     assert_eq!(operations, [Operation::AllGather, Operation::AllGather, Operation::AllGather, Operation::AllReduce]);
+}
+
+/// What the two GPUs of 2012 sent each other, per image: 21,632, 4,608 and 2,048 values before conv3, fc6 and fc7. Before the last
+/// layer they gathered 2,048 more; here its 1,000 partial logits are summed.
+#[test]
+fn the_plan_of_2012_on_two_devices() {
+    let model = shipped::load("alexnet-2012", &Edits::default()).unwrap();
+    let plan = model_parallel(&model, 2).unwrap();
+    let lines = exchange_lines(&plan);
+    assert_eq!(
+        lines,
+        [
+            "before conv3: all-gather of pool2, 21,632 values per example and device; back: reduce-scatter, 21,632 values",
+            "before fc6: all-gather of flatten, 4,608 values per example and device; back: reduce-scatter, 4,608 values",
+            "before fc7: all-gather of drop6, 2,048 values per example and device; back: reduce-scatter, 2,048 values",
+            "before loss: all-reduce of fc8, 1,000 values per example and device; back: nothing",
+        ]
+    );
+    let of_device = |layer: &str| {
+        let at = model.layers.iter().position(|found| found.name == layer).unwrap();
+        let parameters: usize = plan.parameter_shares(at, 1).iter().map(|share| share.len()).sum();
+        (plan.held(at + 1, 1).to_string(), parameters, plan.multiply_accumulates(at, 1))
+    };
+    for (layer, held, parameters, work) in [
+        ("conv1", "48..96", 17_472, 52_707_600),
+        ("norm1", "48..96", 0, 0),
+        ("conv2", "128..256", 153_728, 111_974_400),
+        ("conv3", "192..384", 442_560, 74_760_192),
+        ("conv4", "192..384", 331_968, 56_070_144),
+        ("conv5", "128..256", 221_312, 37_380_096),
+        ("fc6", "2048..4096", 18_876_416, 18_874_368),
+        ("fc7", "2048..4096", 8_390_656, 8_388_608),
+        // Its half of the columns, and the bias, which each has.
+        ("fc8", "0..1000", 2_049_000, 2_048_000),
+    ] {
+        assert_eq!(of_device(layer), (held.to_owned(), parameters, work), "{layer}");
+    }
+    // Towers that never read each other exchange partial logits alone.
+    let apart = model_parallel(&shipped::load("alexnet-2012-apart", &Edits::default()).unwrap(), 2).unwrap();
+    assert_eq!(exchange_lines(&apart), [lines[3].clone()]);
+}
+
+/// On the 3 GiB of a GPU of 2012: the whole network with a batch of 128 (its author's code kept more of it), but not with 512,
+/// which two devices hold in either mode.
+#[test]
+fn what_fits_a_device_of_2012() {
+    let model = shipped::load("alexnet-2012", &Edits::default()).unwrap();
+    let fits = |batch_size, mesh: &str, mode| {
+        let sizes = Sizes { batch_size, value_bytes: 4, master_bytes: 4, momentum: true, checkpoints: false };
+        fullest(&plan(&model, mesh.parse().unwrap(), mode).unwrap(), sizes).total() <= 3 << 30
+    };
+    let of_batch = |batch| {
+        [("1x1", Mode::Single), ("2x1", Mode::DataParallel), ("1x2", Mode::ModelParallel)]
+            .map(|(mesh, mode)| fits(batch, mesh, mode))
+    };
+    assert_eq!([128, 512, 1024].map(of_batch), [[true; 3], [false, true, true], [false; 3]]);
+}
+
+/// Where a share ends inside a tower, a norm reads two channels on each side of it, and one tower's never from the other.
+#[test]
+fn norms_bring_the_channels_beside_a_share() {
+    let model = shipped::load("alexnet-2012", &Edits::default()).unwrap();
+    let plan = model_parallel(&model, 4).unwrap();
+    let line =
+        |reader: &str| exchange_lines(&plan).into_iter().find(|line| line.starts_with(&format!("before {reader}:")));
+    assert_eq!(
+        line("norm1").unwrap(),
+        "before norm1: send-receive of relu1, 6,050 values per example and device; back: send-receive and sum, 6,050 values"
+    );
+    let norm = model.layers.iter().position(|layer| layer.name == "norm1").unwrap();
+    let reads: Vec<String> = plan.layers[norm].reads[0].iter().map(ToString::to_string).collect();
+    assert_eq!(reads, ["0..26", "22..48", "48..74", "70..96"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Shipped models, models of one's own, and the sentences for those that cannot be.
 
-use mpt::model::cost::parameter_count;
+use mpt::model::cost::{multiply_accumulates, parameter_count};
 use mpt::model::parse::{Edits, parse};
 use mpt::model::{Kind, Model, shipped};
 
@@ -45,6 +45,60 @@ fn the_seeds_network_has_the_seeds_shapes() {
     // Two towers: conv2, conv4 and conv5 have half of the weights of the dense network, and all of its biases.
     let halved = (256 * 96 * 25 + 384 * 384 * 9 + 256 * 384 * 9) / 2;
     assert_eq!(parameters(&model("alexnet")), 46_764_746 - halved);
+}
+
+/// The figures of the papers, and of their authors' own counts.
+#[test]
+fn the_networks_of_2012_and_2014_are_those_of_the_papers() {
+    let two = model("alexnet-2012");
+    let shapes: Vec<String> = two.layers.iter().map(|layer| format!("{} {}", layer.name, layer.output)).collect();
+    let expected = "conv1 96x55x55, relu1 96x55x55, norm1 96x55x55, pool1 96x27x27, conv2 256x27x27, relu2 256x27x27, \
+        norm2 256x27x27, pool2 256x13x13, conv3 384x13x13, relu3 384x13x13, conv4 384x13x13, relu4 384x13x13, \
+        conv5 256x13x13, relu5 256x13x13, pool5 256x6x6, flatten 9216, fc6 4096, relu6 4096, drop6 4096, fc7 4096, \
+        relu7 4096, drop7 4096, fc8 1000, loss 1000";
+    assert_eq!(shapes.join(", "), expected);
+    assert_eq!(parameters(&two), 60_965_224);
+    assert_eq!(parameters(&model("alexnet-2012-code")), 60_965_224);
+    // Of 2014 the paper says 0.2 % more.
+    assert_eq!(parameters(&model("alexnet-2014")), 61_100_840);
+    let work = |model: &Model, of: fn(&Kind) -> bool| -> u64 {
+        let layers = (0..model.layers.len()).filter(|&layer| of(&model.layers[layer].kind));
+        layers.map(|layer| multiply_accumulates(model, layer, model.layers[layer].output.channels)).sum()
+    };
+    let convolutions = |kind: &Kind| matches!(kind, Kind::Conv(_));
+    let (all, of_convolutions) = (work(&two, |_| true), work(&two, convolutions));
+    // 724 million, of which 92 % in convolutions, which have 4 % of the parameters.
+    assert_eq!((all, of_convolutions), (724_406_816, 665_784_864));
+    let in_convolutions: usize = (0..15).map(|layer| parameter_count(&two, layer)).sum();
+    assert_eq!(in_convolutions, 2_334_080);
+    assert_eq!(work(&model("alexnet-2014"), |_| true), 714_188_480);
+}
+
+/// Each is the paper's network but for what it is called after.
+#[test]
+fn the_variants_of_2012_are_what_their_names_say() {
+    let outputs = |model: &Model| -> Vec<String> {
+        let weighty = model.layers.iter().filter(|layer| layer.kind.has_weights());
+        weighty.map(|layer| layer.output.to_string()).collect()
+    };
+    let two = model("alexnet-2012");
+    for name in ["alexnet-2012-plain-pools", "alexnet-2012-no-norm"] {
+        assert_eq!((outputs(&model(name)), parameters(&model(name))), (outputs(&two), 60_965_224), "{name}");
+    }
+    let kinds = |name: &str, of: fn(&Kind) -> bool| model(name).layers.iter().filter(|layer| of(&layer.kind)).count();
+    assert_eq!(kinds("alexnet-2012-no-norm", |kind| matches!(kind, Kind::LocalResponseNorm { .. })), 0);
+    assert_eq!(
+        kinds(
+            "alexnet-2012-plain-pools",
+            |kind| matches!(kind, Kind::MaxPool(window) if window.kernel == window.stride)
+        ),
+        3
+    );
+    let half = outputs(&model("alexnet-2012-half"));
+    assert_eq!(half[..6].join(" "), "48x55x55 128x27x27 192x13x13 192x13x13 256x13x13 4096");
+    let (apart, towers) = (model("alexnet-2012-apart"), parameters(&two));
+    let crossing = (384 * 256 * 9 + 9216 * 4096 + 4096 * 4096) / 2;
+    assert_eq!(parameters(&apart), towers - crossing);
 }
 
 #[test]
