@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from pathlib import Path
 from typing import Callable, Sequence
@@ -24,6 +25,8 @@ SETTINGS = {
     "train.precision": "fp32",
     "parallel.threads": "1",
 }
+# What a cluster leaves a job between SIGTERM and SIGKILL.
+MOST_SECONDS_TO_STOP = 30
 TWO = ("--mode", "model-parallel")
 FOUR = ("--mesh", "2x2")
 
@@ -35,8 +38,8 @@ def training(trial: Trial, command: str, run: str, layout: Sequence[str], number
     return [str(trial.program), command, *arguments]
 
 
-def in_one_process(trial: Trial, run: str, layout: Sequence[str], devices: int) -> None:
-    command = training(trial, "train", run, layout)
+def in_one_process(trial: Trial, run: str, layout: Sequence[str], devices: int, number: int = 6) -> None:
+    command = training(trial, "train", run, layout, number)
     trial.run(run, [*command, "--gpus", str(devices), "--device", "cpu"])
 
 
@@ -129,6 +132,27 @@ def host_that_is_cut_off(trial: Trial) -> str:
     return f"both ended {seconds:.0f} s after the cut, nothing was left\n{here}\n{there}"
 
 
+def torchrun_that_is_stopped(trial: Trial) -> str:
+    """torchrun gets SIGTERM while it trains, and the run goes on"""
+    arguments, resume = ["--standalone", "--nproc-per-node", "2"], ["--resume", "auto"]
+    command = [*training(trial, "rehearse", "run", TWO, number=1_000_000), *resume]
+    trial.start("stopped", torchrun(trial, arguments, command))
+    trial.wait_until("three steps", lambda: len(steps(trial.folder / "run")) >= 3)
+    trial.running["stopped"].send_signal(signal.SIGTERM)
+    sent = time.monotonic()
+    code = trial.end_of("stopped", MOST_SECONDS_TO_STOP)
+    seconds = time.monotonic() - sent
+    trial.nothing_is_left()
+    told = trial.line("stopped", "go on with: mpt train --resume ")
+    done = len(steps(trial.folder / "run"))
+    command = [*training(trial, "rehearse", "run", TWO, number=done + 4), *resume]
+    trial.run("resumed", torchrun(trial, arguments, command))
+    trial.line("resumed", f"resumed after step {done} of {done + 4}, ")
+    in_one_process(trial, "threads", TWO, 2, number=done + 4)
+    equal = same(trial.folder / "run", trial.folder / "threads")
+    return f"it ended with exit code {code} after {seconds:.1f} s, and step {done}\n{told}\nresumed: {equal}"
+
+
 def ranks_that_differ(trial: Trial) -> str:
     """torchrun starts two ranks, one with another batch size"""
     script = 'test "$RANK" = 0 || export MPT_SEED=7; exec "$@"'
@@ -191,6 +215,7 @@ CASES: tuple[Callable[[Trial], str], ...] = (
     mpirun_on_one_host,
     mpiexec_on_one_host,
     torchrun_on_two_hosts,
+    torchrun_that_is_stopped,
     host_that_is_cut_off,
     ranks_that_differ,
     rank_that_fails,

@@ -28,6 +28,9 @@ const GRACE: Duration = Duration::from_secs(3);
 /// The exit codes of a run that is done, or was stopped as it was asked to be: see README.
 const GOOD: [i32; 5] = [0, 75, 130, 138, 143];
 
+/// The exit code of a run that a signal ended is this and the signal's number, as shells have it.
+const SIGNAL_EXIT: i32 = 128;
+
 /// What to start.
 pub struct Ranks<'a> {
     /// How many.
@@ -75,7 +78,7 @@ pub fn supervise(ranks: &Ranks) -> Result<u8> {
             }
         }
     }
-    Watched { running, ended: BTreeMap::new(), verdict: None }.follow(&happenings)
+    Watched { running, ended: BTreeMap::new(), verdict: None, asked: Vec::new() }.follow(&happenings)
 }
 
 type Lines = thread::JoinHandle<()>;
@@ -174,6 +177,8 @@ struct Watched {
     /// The process of each rank that has ended, and how.
     ended: BTreeMap<usize, (i32, ExitStatus)>,
     verdict: Option<Verdict>,
+    /// The signals that were handed on, of those of which the second ends a rank at once.
+    asked: Vec<i32>,
 }
 
 impl Watched {
@@ -183,11 +188,15 @@ impl Watched {
             let happening = happenings.recv().map_err(|_| Error::failed("the ranks cannot be watched any more"))?;
             if let Happening::Signal(signal) = happening {
                 self.running.values().for_each(|&process| send(process, signal));
+                self.asked.extend(Some(signal).filter(|signal| *signal != SIGUSR1));
             }
             if let Some(rank) = self.note(happening)?
                 && is_bad(self.ended[&rank].1)
             {
                 let stopped = self.stop(happenings)?;
+                if let Some(signal) = self.ended_by_request(rank) {
+                    return Ok(u8::try_from(SIGNAL_EXIT + signal).unwrap_or(1));
+                }
                 return Err(self.root_cause(rank, stopped));
             }
         }
@@ -228,6 +237,12 @@ impl Watched {
             self.note(happening)?;
         }
         Ok(killed)
+    }
+
+    /// The signal by which a rank ended at once, as was asked for by a second one.
+    fn ended_by_request(&self, rank: usize) -> Option<i32> {
+        let signal = self.ended.get(&rank)?.1.signal()?;
+        (self.asked.len() > 1 && self.asked.contains(&signal)).then_some(signal)
     }
 
     fn root_cause(&self, first: usize, stopped: usize) -> Error {

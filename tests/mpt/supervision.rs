@@ -230,6 +230,22 @@ fn a_signal_to_the_supervisor_ends_the_run_after_a_checkpoint() {
     }
 }
 
+/// A rank hangs in the second step, so that the first signal ends nothing.
+#[test]
+fn a_second_signal_to_the_supervisor_ends_the_run_at_once() {
+    let hang = ["--fault", "hang:1@2", "--set", "parallel.timeout=1h"];
+    let mut run = Run::begin(&[&MODEL[..], &LONG, &hang].concat(), &[]);
+    run.until("first step after");
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        // SAFETY: sends a signal to a child that has not been waited for.
+        assert_eq!(unsafe { libc::kill(run.child.id() as i32, signal) }, 0);
+    }
+    let (code, said) = run.end();
+    assert!(matches!(code, Some(130 | 143)), "{code:?}: {said}");
+    assert!(!said.contains("was killed by"), "{said}");
+    run.nothing_is_left();
+}
+
 #[test]
 fn what_ranks_say_is_filed_also_what_they_said_before_there_was_a_folder() {
     let mut run = Run::begin(&[&MODEL[..], &["--steps", "6", "--fault", "fail:1@5"]].concat(), &[]);
