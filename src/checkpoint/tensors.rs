@@ -205,6 +205,15 @@ impl TensorFile {
         &self.path
     }
 
+    /// Its tensors, in the order of their values.
+    pub fn tensors(&self) -> Vec<Described> {
+        let described = |name: String| {
+            let shape = self.header.info(&name)?.shape.clone();
+            Some(Described { name, shape })
+        };
+        self.header.offset_keys().into_iter().filter_map(described).collect()
+    }
+
     /// What it says of its tensors, and where in the file their values begin.
     pub(super) fn header(&self) -> (&Metadata, u64) {
         (&self.header, self.begin)

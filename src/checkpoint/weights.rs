@@ -129,7 +129,7 @@ fn other_names(held: &BTreeSet<String>) -> String {
 }
 
 /// A name that came from elsewhere, as a message takes it: it may hold anything, and much of it.
-fn shown(name: &str) -> String {
+pub fn shown(name: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if !name.is_empty() && name.len() <= MOST_SHOWN && name.chars().all(plain) {
         return name.to_owned();

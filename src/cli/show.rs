@@ -1,5 +1,7 @@
 //! `mpt show`.
 
+mod filters;
+
 use crate::error::{Error, Result};
 use crate::model::parse::Edits;
 use crate::model::shipped;
@@ -40,6 +42,12 @@ enum Thing {
         #[arg(long)]
         gradients: bool,
     },
+    /// The kernels of the first convolution as a picture, each tower in a block of its own
+    ///
+    /// They are the weights themselves, enlarged, in grey where the network reads grey images and else in colour; one scale,
+    /// from the least weight to the greatest, serves all of them. For kernels in colour, a table says of each tower how much
+    /// of it answers to colour alone.
+    Filters(filters::ShowFilters),
     /// The shipped recipes and what each shows
     Recipes,
 }
@@ -60,6 +68,7 @@ impl Show {
             }
             Thing::Curves { runs, svg, gradients: true } => gradients(&runs, svg.as_deref())?,
             Thing::Curves { runs, svg, gradients: false } => curves(&runs, svg.as_deref())?,
+            Thing::Filters(filters) => filters.run()?,
             Thing::Recipes => console::results(&recipes()?)?,
         }
         Ok(0)
@@ -81,7 +90,7 @@ fn curves(folders: &[PathBuf], svg: Option<&Path>) -> Result<()> {
             [run] => alone(run).svg()?,
             several => stacked(&compared(several))?,
         };
-        write(file, &picture)?;
+        write("--svg", file, picture.as_bytes())?;
     }
     console::results(&curves_table::render(&runs))
 }
@@ -89,14 +98,15 @@ fn curves(folders: &[PathBuf], svg: Option<&Path>) -> Result<()> {
 fn gradients(folders: &[PathBuf], svg: Option<&Path>) -> Result<()> {
     let runs = folders.iter().map(|folder| Gradients::of_run(folder)).collect::<Result<Vec<_>>>()?;
     if let Some(file) = svg {
-        write(file, &stacked(&gradients::plots(&runs))?)?;
+        write("--svg", file, stacked(&gradients::plots(&runs))?.as_bytes())?;
     }
     console::results(&gradients::tables(&runs))
 }
 
-fn write(file: &Path, picture: &str) -> Result<()> {
+/// Writes what a flag asked for.
+fn write(flag: &str, file: &Path, picture: &[u8]) -> Result<()> {
     std::fs::write(file, picture)
-        .map_err(|error| Error::failed(format!("--svg: {} cannot be written: {error}", file.display())))
+        .map_err(|error| Error::failed(format!("{flag}: {} cannot be written: {error}", file.display())))
 }
 
 /// What a run was, as far as its recipe can be read: `alexnet, model-parallel 1x2, bf16, batch 128`.

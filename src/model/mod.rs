@@ -11,6 +11,7 @@
 //! * [`ranges`] sets of channels
 //! * [`rewrite`] the same function, cheaper
 //! * [`shipped`] the models that come with mpt
+//! * [`towers`] the parts that a layer's kernels fall into
 
 pub mod base;
 pub mod cost;
@@ -23,6 +24,7 @@ pub mod reads;
 pub mod rewrite;
 pub mod shape;
 pub mod shipped;
+pub mod towers;
 
 pub use initial::Initial;
 pub use kind::Kind;

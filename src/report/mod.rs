@@ -13,6 +13,7 @@
 //! * [`epochs`] the epochs of a run, read back
 //! * [`curves`] the curves of runs as pictures
 //! * [`curves_table`] the same as tables
+//! * [`filters`] the kernels of a first convolution, as a picture
 //! * [`gradients`] the gradient of each layer over runs, as tables and pictures
 //! * [`plot`] curves, as SVG
 //! * [`verify_table`] two runs, layer by layer
@@ -24,6 +25,7 @@ pub mod curves_table;
 pub mod doctor_table;
 pub mod epochs;
 pub mod evaluation_table;
+pub mod filters;
 pub mod gradients;
 pub mod line;
 pub mod model_table;

@@ -10,6 +10,7 @@ mod curves;
 mod doctor;
 mod eval;
 mod evaluation;
+mod filters;
 mod gpu;
 mod gradients;
 mod launchers;
