@@ -39,11 +39,13 @@ def computed(root: Path) -> Iterator[tuple[str, dict]]:
     models = root / "src" / "model" / "shipped"
     kinds: list[tuple[str, list[Job], Callable[[Job, Path], dict]]] = [
         (".json", jobs.EXACT, record.exact),
+        ("-timeline.json", jobs.TIMELINES, record.exact),
         ("-curve.json", jobs.CURVES, record.curve),
     ]
     for ending, listed, make in kinds:
         for job in listed:
             yield job.model + ending, make(job, models)
+    yield "plateau.json", record.plateau(jobs.PLATEAU)
 
 
 def write(path: Path, found: dict) -> bool:

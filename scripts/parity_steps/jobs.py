@@ -5,6 +5,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
+class Plateau(NamedTuple):
+    """What torch.optim.lr_scheduler.ReduceLROnPlateau is asked, and told after each epoch."""
+
+    precision: str
+    learning_rate: float
+    factor: float
+    patience: int
+    threshold: float
+    values: list[float]
+
+
 class Job(NamedTuple):
     """One training run; every field is written into its file, where tests/mpt/parity.rs reads it."""
 
@@ -20,6 +31,15 @@ class Job(NamedTuple):
     learning_rate: float
     momentum: float
     weight_decay: float
+    timeline: list[dict] = []  # what changes on the way, as `schedule.events` of a recipe says it
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.examples // self.batch_size)
+
+    def written(self) -> dict:
+        """Every field, as the run's file has it; no timeline where there is none."""
+        return {name: value for name, value in self._asdict().items() if value != []}
 
 
 # Steps of an exact job; the last one has half a batch.
@@ -54,6 +74,20 @@ EXACT = [
     exact("tiny-2012", [2, 20, 20], 8, 0.1),
 ]
 
+# A pass over the examples is an epoch, which has four steps. An event holds from the first step on that begins at its time or
+# later.
+TIMELINES = [
+    exact("tiny-2012", [2, 20, 20], 8, 0.1)._replace(
+        timeline=[
+            {"epoch": 0.0, "parameters": "*.bias", "lr_mult": 0.5, "decay_mult": 3.0},
+            {"epoch": 0.25, "lr_mult": 0.3},
+            {"epoch": 0.5, "parameters": "conv1.*", "frozen": True},
+            {"epoch": 0.5, "parameters": "conv*.weight", "lr_mult": 2.0},
+            {"epoch": 0.7, "lr_mult": 0.1, "decay_mult": 10.0},
+        ]
+    ),
+]
+
 # Over many steps only a smooth network can be compared in fp32: a ReLU or a maximum that rounding turns the other way
 # changes the gradient at once, and the loss by 1e-3 some steps later, PyTorch's own as much as mpt's. So LeNet learns
 # in fp32, with tanh because sigmoids would need an epoch to begin to learn, and a network of ReLU, maxima, groups and
@@ -62,3 +96,13 @@ CURVES = [
     curve("lenet", "tanh", "fp32", 64, 0.02),
     curve("quick", "", "fp64", 16, 0.01),
 ]
+
+# It gets better, a little better than the threshold asks, less than that, and worse.
+PLATEAU = Plateau(
+    "fp64",
+    0.01,
+    0.1,
+    2,
+    0.01,
+    [0.9, 0.5, 0.49, 0.489, 0.4885, 0.488, 0.47, 0.48, 0.48, 0.48, 0.3, 0.3, 0.31, 0.3, 0.2999, 0.3, 0.3, 0.3, 0.1],
+)

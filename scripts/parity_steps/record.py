@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy
 import torch
 
-from .jobs import Job
+from .jobs import Job, Plateau
 from .philox import PROBE, Stream, pieces
 from .training import Step, steps
 
@@ -35,12 +35,25 @@ def exact(job: Job, models: Path) -> dict:
         name: {"indices": sampled(job, step, name).tolist(), "gradient": gradients[name], "weight": weights[name]}
         for name in weights
     }
-    return {"job": job._asdict(), "losses": losses, "activations": activations, "parameters": found}
+    return {"job": job.written(), "losses": losses, "activations": activations, "parameters": found}
 
 
 def curve(job: Job, models: Path) -> dict:
     """The losses alone."""
-    return {"job": job._asdict(), "losses": [step.loss for step in steps(job, models)]}
+    return {"job": job.written(), "losses": [step.loss for step in steps(job, models)]}
+
+
+def plateau(job: Plateau) -> dict:
+    """The learning rate after each epoch."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=job.learning_rate)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=job.factor, patience=job.patience, threshold=job.threshold, eps=0.0
+    )
+    rates = []
+    for value in job.values:
+        scheduler.step(value)
+        rates.append(optimizer.param_groups[0]["lr"])
+    return {"job": job._asdict(), "rates": rates}
 
 
 def parameters(step: Step) -> list[tuple[str, torch.Tensor]]:

@@ -3,6 +3,7 @@
 use super::tensors::{FileSum, shown};
 use crate::error::{Error, Result};
 use crate::layers::Outcome;
+use crate::optim::Plateau;
 use crc32fast::Hasher;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -41,6 +42,9 @@ pub struct Position {
     /// The time of the run, with loading, evaluation and checkpoints.
     #[serde(rename = "whole_seconds", with = "seconds")]
     pub whole_time: Duration,
+    /// How evaluations went, before that of the epoch at hand. Older checkpoints do not tell.
+    #[serde(default)]
+    pub plateau: Plateau,
 }
 
 impl Default for Position {
@@ -56,6 +60,7 @@ impl Default for Position {
             epoch_loader_wait: Duration::ZERO,
             train_time: Duration::ZERO,
             whole_time: Duration::ZERO,
+            plateau: Plateau::default(),
         }
     }
 }

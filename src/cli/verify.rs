@@ -6,6 +6,7 @@ use crate::engine::job::{plan_of, settings};
 use crate::engine::rank::Settings;
 use crate::error::{Error, Result};
 use crate::keys::suggestion;
+use crate::optim::Timeline;
 use crate::plan::{Adjoint, Mode, Plan, Read, plan};
 use crate::recipe::{Precision, Recipe};
 use crate::report::{console, verify_table};
@@ -140,6 +141,7 @@ fn trial(recipe: &Recipe, plan: &Plan, steps: u64, devices: Devices) -> Result<T
             ..settings(recipe)
         },
         learning_rate: LEARNING_RATE,
+        timeline: Timeline::default(),
         threads: 1,
     })
 }

@@ -8,8 +8,10 @@ use crate::checkpoint::{Position, TensorFile, WeightFile};
 use crate::data::{Augmentation, IdxDataset, Limited, Noise, Source, Subset, Synthetic};
 use crate::error::{Error, Result};
 use crate::launch::control::Control;
+use crate::model::names::Naming;
 use crate::model::rewrite::relu_after_pool;
 use crate::model::{Shape, shipped};
+use crate::optim::Timeline;
 use crate::plan::{Plan, plan};
 use crate::recipe::Recipe;
 use crate::recipe::settings::{DataSettings, OwnHalf, SourceKind};
@@ -31,6 +33,7 @@ impl Job {
     pub fn new(recipe: &Recipe, control: Control) -> Result<Self> {
         let plan = Arc::new(plan_of(recipe)?);
         check_devices(&plan)?;
+        check_timeline(&plan, &recipe.timeline)?;
         let train = source(&recipe.data, recipe.seed, Subset::Train)?;
         check_fit(&plan, train.as_ref(), &recipe.data)?;
         let test = test_set(recipe, &plan)?;
@@ -59,6 +62,7 @@ impl Job {
             stored: train.shape(),
             learning_rate: recipe.optimizer.learning_rate,
             schedule: recipe.schedule,
+            timeline: Arc::new(recipe.timeline.clone()),
             total_steps,
             steps_per_epoch,
             control,
@@ -112,6 +116,18 @@ pub fn check_devices(plan: &Plan) -> Result<()> {
     }
 }
 
+fn check_timeline(plan: &Plan, timeline: &Timeline) -> Result<()> {
+    let names = Naming::Layers.of(&plan.model);
+    match timeline.stray(&names) {
+        None => Ok(()),
+        Some(pattern) => Err(Error::usage(format!(
+            "[schedule]: an event's `parameters`, `{pattern}`, are no parameters of model {}; they are called like {}",
+            plan.model.name,
+            names.first().map_or("conv1.weight", String::as_str)
+        ))),
+    }
+}
+
 /// The test set of a recipe.
 ///
 /// # Errors
@@ -142,6 +158,7 @@ pub fn settings(recipe: &Recipe) -> Settings {
         kind: recipe.train.precision.kind(),
         momentum: recipe.optimizer.momentum,
         weight_decay: recipe.optimizer.weight_decay,
+        rate_in_velocity: recipe.optimizer.rate_in_velocity,
         bucket: recipe.parallel.bucket as usize / recipe.train.precision.kind().elt_size_in_bytes(),
         early_exchange: recipe.parallel.early_exchange,
     }

@@ -254,7 +254,16 @@ mod tests {
     /// Buckets that are much smaller than the parameters.
     fn settings(seed: u64, kind: Kind) -> Settings {
         let device = tch::Device::Cpu;
-        Settings { device, seed, kind, momentum: 0.0, weight_decay: 0.0, bucket: 500, early_exchange: true }
+        Settings {
+            device,
+            seed,
+            kind,
+            momentum: 0.0,
+            weight_decay: 0.0,
+            rate_in_velocity: false,
+            bucket: 500,
+            early_exchange: true,
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::comm::{Call, Groups, Stage, Ticket};
 use crate::error::{Error, Result};
 use crate::layers::{Context, Layer, Loss, Outcome, select};
 use crate::model::{ActivationId, LayerId};
-use crate::optim::{Rule, Sgd};
+use crate::optim::{Rule, Sgd, Timeline};
 use crate::plan::{ExchangeId, Placement, Plan, Read};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -47,6 +47,8 @@ pub struct Settings {
     pub momentum: f64,
     /// SGD's weight decay.
     pub weight_decay: f64,
+    /// Whether SGD's velocities have the learning rate in them.
+    pub rate_in_velocity: bool,
     /// About how many gradients are summed over the data axis together; 0: all.
     pub bucket: usize,
     /// Whether exchanges begin as soon as what they bring is there, and not when it is needed.
@@ -186,6 +188,11 @@ impl Rank {
         };
         rank.gather_weights(Stage::Begin)?;
         Ok(rank)
+    }
+
+    /// Trains each parameter as a timeline has it once so many of its events hold.
+    pub fn tune(&mut self, timeline: &Timeline, passed: usize) {
+        self.segments.tune(&self.plan, &self.store.layout, timeline, passed);
     }
 
     /// One step of training on this rank's share of a batch: gives the share's outcome.
@@ -340,7 +347,8 @@ impl Rank {
 }
 
 fn optimizer(store: &Store, settings: Settings) -> Result<Sgd> {
-    let rule = Rule { momentum: settings.momentum, weight_decay: settings.weight_decay };
+    let Settings { momentum, weight_decay, rate_in_velocity, .. } = settings;
+    let rule = Rule { momentum, weight_decay, rate_in_velocity };
     Sgd::new(rule, &store.masters)
 }
 

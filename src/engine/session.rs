@@ -210,6 +210,7 @@ impl Session<'_> {
             _ => self.evaluate().map(|(test, stopped)| (test, stopped.or(cut_short)))?,
         };
         if let Some(test) = &test {
+            self.position.plateau = self.job.assignment.schedule.after(self.position.plateau, test);
             self.score(test)?;
         }
         let Position { epoch_outcome: train, epoch_train_time: train_time, epoch_loader_wait: loader_wait, .. } =
@@ -242,7 +243,8 @@ impl Session<'_> {
             }
             let ahead = self.job.saving.as_ref().map_or(u64::MAX, |saving| saving.steps_ahead(&self.position));
             let limit = of_run.min(of_epoch).min(ahead);
-            self.order(streams.iter().map(|batches| Order::Train { batches: batches.clone(), limit }))?;
+            let plateau = self.position.plateau;
+            self.order(streams.iter().map(|batches| Order::Train { batches: batches.clone(), limit, plateau }))?;
             let Ended { stopped, save } = self.steps()?;
             if stopped.is_some() {
                 return Ok(stopped);

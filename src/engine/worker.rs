@@ -12,7 +12,7 @@ use crate::events::StopReason;
 use crate::launch::control::Control;
 use crate::launch::threads::Reporter;
 use crate::layers::Outcome;
-use crate::optim::Schedule;
+use crate::optim::{Plateau, Schedule, Timeline};
 use crate::plan::Plan;
 use crate::torch;
 use crossbeam::channel::Receiver;
@@ -30,6 +30,8 @@ pub enum Order {
         batches: Batches,
         /// After so many steps the stream is left.
         limit: u64,
+        /// How evaluations went so far.
+        plateau: Plateau,
     },
     /// Evaluate on a stream of batches, to its end.
     Evaluate(Batches),
@@ -78,6 +80,8 @@ pub struct Assignment {
     pub learning_rate: f64,
     /// How it changes.
     pub schedule: Schedule,
+    /// What else changes, and when.
+    pub timeline: Arc<Timeline>,
     /// Steps of the whole run.
     pub total_steps: u64,
     /// Steps of an epoch.
@@ -103,10 +107,20 @@ pub struct Assignment {
 }
 
 impl Assignment {
-    /// The learning rate of a step, from 0.
-    pub fn learning_rate_of(&self, step: u64) -> f64 {
-        let ahead = |steps: u64| steps.saturating_add_signed(self.steps_ahead);
-        self.learning_rate * self.schedule.factor(ahead(step), ahead(self.total_steps), self.steps_per_epoch)
+    /// The learning rate of a step, from 0, evaluations so far having gone as `plateau` says.
+    pub fn learning_rate_of(&self, step: u64, plateau: Plateau) -> f64 {
+        let (at, of) = (self.ahead(step), self.ahead(self.total_steps));
+        let factor = self.schedule.factor(at, of, self.steps_per_epoch, plateau);
+        self.learning_rate * factor * self.timeline.rate(self.passed(step))
+    }
+
+    /// How many events of the timeline hold at a step, from 0.
+    fn passed(&self, step: u64) -> usize {
+        self.timeline.passed(self.ahead(step), self.steps_per_epoch)
+    }
+
+    fn ahead(&self, steps: u64) -> u64 {
+        steps.saturating_add_signed(self.steps_ahead)
     }
 }
 
@@ -136,10 +150,11 @@ pub fn work(assignment: &Assignment, number: usize, seat: Seat, reporter: &Repor
     };
     let steps = assignment.position.step;
     let memory = Memory::new(assignment.memory);
-    let mut worker = Worker { assignment, rank, reporter, speaks, steps, memory, saved_at: Instant::now() };
+    let saved_at = Instant::now();
+    let mut worker = Worker { assignment, rank, reporter, speaks, steps, passed: 0, memory, saved_at };
     for order in orders {
         let ended = match order {
-            Order::Train { batches, limit } => worker.train(&batches, limit)?,
+            Order::Train { batches, limit, plateau } => worker.train(&batches, limit, plateau)?,
             Order::Evaluate(batches) => Ended { stopped: worker.evaluate(&batches)?, save: false },
             Order::Save => worker.save()?,
         };
@@ -154,13 +169,15 @@ struct Worker<'a> {
     reporter: &'a Reporter<Report>,
     speaks: bool,
     steps: u64,
+    /// How many events of the timeline hold.
+    passed: usize,
     memory: Memory,
     /// When the last checkpoint was due, or the run began.
     saved_at: Instant,
 }
 
 impl Worker<'_> {
-    fn train(&mut self, batches: &Batches, limit: u64) -> Result<Ended> {
+    fn train(&mut self, batches: &Batches, limit: u64, plateau: Plateau) -> Result<Ended> {
         // What passed before, such as an evaluation, is not part of the first step.
         self.rank.lap()?;
         for _ in 0..limit {
@@ -171,7 +188,8 @@ impl Worker<'_> {
             if let Some(on_step) = self.assignment.on_step {
                 on_step(self.steps + 1);
             }
-            let learning_rate = self.assignment.learning_rate_of(self.steps);
+            let learning_rate = self.assignment.learning_rate_of(self.steps, plateau);
+            self.tune();
             let outcome = self.rank.train(&batch, learning_rate)?;
             self.steps += 1;
             let (examples, lap) = (batch.examples() as u64, self.rank.lap()?);
@@ -185,6 +203,15 @@ impl Worker<'_> {
             }
         }
         Ok(Ended::default())
+    }
+
+    /// Lets each event of the timeline hold from its step on.
+    fn tune(&mut self) {
+        let passed = self.assignment.passed(self.steps);
+        if passed != self.passed {
+            self.rank.tune(&self.assignment.timeline, passed);
+            self.passed = passed;
+        }
     }
 
     fn save(&mut self) -> Result<Ended> {

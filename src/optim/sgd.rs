@@ -23,9 +23,13 @@ pub struct Rule {
     pub momentum: f64,
     /// Weight decay.
     pub weight_decay: f64,
+    /// Whether the learning rate goes into the velocity, as in the paper of 2012, and not on top of it, as in PyTorch. The two
+    /// differ when the rate changes: what was gathered before moves the weights with the rate of then, or with that of now.
+    pub rate_in_velocity: bool,
 }
 
-/// PyTorch's SGD: `g <- g + decay * w; v <- momentum * v + g; w <- w - rate * v`, with `v = g` in the first step.
+/// PyTorch's SGD: `g <- g + decay * w; v <- momentum * v + g; w <- w - rate * v`, with `v = g` in the first step. Or that of
+/// Krizhevsky, Sutskever and Hinton (2012): `v <- momentum * v - rate * (g + decay * w); w <- w + v`.
 ///
 /// Works on a shard of a rank's flat parameters, which lies in several parts: each rank of the data axis updates its own
 /// and keeps only its own velocities.
@@ -65,7 +69,7 @@ impl Sgd {
         rate: f64,
         segments: &[Segment],
     ) -> Result<Tensor> {
-        let Rule { momentum, weight_decay } = self.rule;
+        let Rule { momentum, weight_decay, rate_in_velocity } = self.rule;
         let target = Updated { weights, velocity: self.velocities.get(part), shadow };
         let told = segments.iter().map(|&Segment { end, multipliers, trained }| update::Segment {
             end: end as i64,
@@ -73,6 +77,6 @@ impl Sgd {
             decay: weight_decay * multipliers.decay,
             trained,
         });
-        update(&target, gradients, UpdateRule { momentum, rate_in_velocity: false }, &told.collect::<Vec<_>>())
+        update(&target, gradients, UpdateRule { momentum, rate_in_velocity }, &told.collect::<Vec<_>>())
     }
 }

@@ -277,6 +277,14 @@ mod tests {
             message(layered.clone().set("train.precision=fp23", "--set").unwrap_err()),
             "--set: [train]: there is no precision `fp23`; did you mean `fp32`?"
         );
+        for (events, sentence) in [
+            ("[{epoch = 1, lr_mutl = 0.1}]", "event 1: unknown key `lr_mutl`; did you mean `lr_mult`?"),
+            ("[{epoch = 1, lr_mult = 0.1}, {lr_mult = 0.1}]", "event 2: the key `epoch` is missing"),
+            ("[{epoch = 1, decay_mult = -1}]", "event 1: `decay_mult` must not be negative, but is -1"),
+        ] {
+            let told = message(layered.clone().set(&format!("schedule.events={events}"), "--set").unwrap_err());
+            assert_eq!(told, format!("--set: [schedule]: {sentence}"));
+        }
         assert_eq!(
             message(layered.set("seed=9223372036854775808", "--seed").unwrap_err()),
             "--seed: `seed` may be 9223372036854775807 at most, not 9223372036854775808"

@@ -8,7 +8,7 @@ use super::{address, duration};
 use crate::error::{Error, Result};
 use crate::keys::{Keys, one_of, suggestion};
 use crate::model::parse::{Edits, activation};
-use crate::optim::Schedule;
+use crate::optim::{Event, Patience, Schedule, Timeline, Watched};
 use crate::plan::Mesh;
 use toml::Table;
 
@@ -24,6 +24,7 @@ impl Recipe {
     /// One sentence that names the key, and the nearest known one for a key that is unknown.
     pub fn read(table: &Table, origin: &str) -> Result<Self> {
         let mut keys = Keys::new(table, origin);
+        let (schedule, timeline) = section(&mut keys, "schedule", origin, read_schedule)?;
         let recipe = Self {
             name: keys.required("name")?,
             about: keys.required("about")?,
@@ -32,7 +33,8 @@ impl Recipe {
             data: section(&mut keys, "data", origin, read_data)?,
             train: section(&mut keys, "train", origin, read_train)?,
             optimizer: section(&mut keys, "optimizer", origin, read_optimizer)?,
-            schedule: section(&mut keys, "schedule", origin, read_schedule)?,
+            schedule,
+            timeline,
             parallel: section(&mut keys, "parallel", origin, read_parallel)?,
             checkpoint: section(&mut keys, "checkpoint", origin, read_checkpoint)?,
             metrics: section(&mut keys, "metrics", origin, read_metrics)?,
@@ -133,6 +135,7 @@ fn read_optimizer(keys: &mut Keys) -> Result<OptimizerSettings> {
         learning_rate: not_negative(keys, "learning_rate")?,
         momentum: not_negative(keys, "momentum")?,
         weight_decay: not_negative(keys, "weight_decay")?,
+        rate_in_velocity: keys.required("rate_in_velocity")?,
     };
     if settings.momentum >= 1.0 {
         return Err(Error::usage(format!("{}: `momentum` must be below 1, not {}", keys.context(), settings.momentum)));
@@ -140,22 +143,45 @@ fn read_optimizer(keys: &mut Keys) -> Result<OptimizerSettings> {
     Ok(settings)
 }
 
-fn read_schedule(keys: &mut Keys) -> Result<Schedule> {
+fn read_schedule(keys: &mut Keys) -> Result<(Schedule, Timeline)> {
     let kind: String = keys.required("kind")?;
     let every = not_negative(keys, "every")?;
     let factor = not_negative(keys, "factor")?;
     let warmup = not_negative(keys, "warmup")?;
     let minimum = not_negative(keys, "minimum")?;
-    match kind.as_str() {
-        "constant" => Ok(Schedule::Constant),
-        "step" if every > 0.0 => Ok(Schedule::Step { every, factor }),
-        "step" => Err(Error::usage(format!("{}: `every` must be more than 0 epochs", keys.context()))),
-        "cosine" => Ok(Schedule::Cosine { warmup, minimum }),
+    let patience = Patience { epochs: keys.required("patience")?, threshold: not_negative(keys, "threshold")? };
+    let watched: String = keys.required("watch")?;
+    let watched = one_of("value to watch", &watched, [Watched::Error, Watched::Loss], Watched::name)
+        .map_err(|error| error.within(keys.context()))?;
+    let schedule = match kind.as_str() {
+        "constant" => Schedule::Constant,
+        "step" if every > 0.0 => Schedule::Step { every, factor },
+        "step" => return Err(Error::usage(format!("{}: `every` must be more than 0 epochs", keys.context()))),
+        "cosine" => Schedule::Cosine { warmup, minimum },
+        "plateau" => Schedule::Plateau { factor, patience, watched },
         other => {
-            let hint = suggestion(other, ["constant", "step", "cosine"].into_iter());
-            Err(Error::usage(format!("{}: there is no schedule `{other}`{hint}", keys.context())))
+            let hint = suggestion(other, ["constant", "step", "cosine", "plateau"].into_iter());
+            return Err(Error::usage(format!("{}: there is no schedule `{other}`{hint}", keys.context())));
         }
-    }
+    };
+    Ok((schedule, read_timeline(keys)?))
+}
+
+fn read_timeline(keys: &mut Keys) -> Result<Timeline> {
+    let (tables, context) = (keys.required::<Vec<Table>>("events")?, keys.context());
+    let read = |(number, table): (usize, &Table)| {
+        let mut keys = Keys::new(table, format!("{context}: event {number}"));
+        let event = Event {
+            epoch: not_negative(&mut keys, "epoch")?,
+            parameters: keys.optional("parameters")?,
+            lr_mult: optional_not_negative(&mut keys, "lr_mult")?,
+            decay_mult: optional_not_negative(&mut keys, "decay_mult")?,
+            frozen: keys.optional("frozen")?,
+        };
+        keys.finish()?;
+        Ok(event)
+    };
+    (1..).zip(&tables).map(read).collect::<Result<_>>().map(Timeline::new)
 }
 
 fn read_parallel(keys: &mut Keys) -> Result<ParallelSettings> {
@@ -230,5 +256,14 @@ fn not_negative(keys: &mut Keys, key: &'static str) -> Result<f64> {
     match keys.required(key)? {
         value if value >= 0.0 => Ok(value),
         value => Err(Error::usage(format!("{}: `{key}` must not be negative, but is {value}", keys.context()))),
+    }
+}
+
+fn optional_not_negative(keys: &mut Keys, key: &'static str) -> Result<Option<f64>> {
+    match keys.optional(key)? {
+        Some(value) if value < 0.0 => {
+            Err(Error::usage(format!("{}: `{key}` must not be negative, but is {value}", keys.context())))
+        }
+        value => Ok(value),
     }
 }

@@ -5,7 +5,7 @@ use super::address::Address;
 use super::precision::Precision;
 use crate::error::{Error, Result};
 use crate::model::parse::Edits;
-use crate::optim::Schedule;
+use crate::optim::{Schedule, Timeline};
 use crate::plan::{Mesh, Mode};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,6 +29,8 @@ pub struct Recipe {
     pub optimizer: OptimizerSettings,
     /// How the learning rate changes.
     pub schedule: Schedule,
+    /// What else changes, and when.
+    pub timeline: Timeline,
     /// Over which devices, and how.
     pub parallel: ParallelSettings,
     /// When checkpoints are written.
@@ -106,6 +108,8 @@ pub struct OptimizerSettings {
     pub momentum: f64,
     /// Weight decay.
     pub weight_decay: f64,
+    /// Whether velocities have the learning rate in them.
+    pub rate_in_velocity: bool,
 }
 
 /// Over which devices, and how.

@@ -13,6 +13,7 @@ use crate::launch::threads::{self, Reporter};
 use crate::layers::Outcome;
 use crate::model::cost::Role;
 use crate::model::{Channels, LayerId};
+use crate::optim::Timeline;
 use crate::plan::{ParameterShare, Plan};
 use crate::torch;
 use std::collections::BTreeMap;
@@ -30,6 +31,8 @@ pub struct Trial {
     pub settings: Settings,
     /// The learning rate.
     pub learning_rate: f64,
+    /// What changes on the way.
+    pub timeline: Timeline,
     /// Threads that libtorch may use for each rank.
     pub threads: usize,
 }
@@ -115,7 +118,9 @@ fn run(
             trial.settings.kind,
             trial.settings.device,
         )?;
-        let outcome = rank.train(&batch, trial.learning_rate)?;
+        let passed = trial.timeline.passed(step as u64, trial.source.len().div_ceil(trial.batch_size) as u64);
+        rank.tune(&trial.timeline, passed);
+        let outcome = rank.train(&batch, trial.learning_rate * trial.timeline.rate(passed))?;
         reporter.report(Seen::Outcome(number, rank.agree(&Word::of(outcome))?.outcome))?;
         if step == 0 {
             reporter.report(Seen::Pieces(number, rank.take_recording().pieces))?;

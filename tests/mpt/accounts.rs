@@ -7,6 +7,7 @@ use mpt::engine::session::{Job, Ranks, run};
 use mpt::engine::traffic::{self, of_step};
 use mpt::events::{Bottleneck, Bound, Event, Step};
 use mpt::launch::control::Control;
+use mpt::optim::Timeline;
 use mpt::recipe::{Layered, Recipe};
 use mpt::verify::{Trial, observe};
 use serde_json::Value;
@@ -70,7 +71,7 @@ fn gradient_norms_are_those_of_whole_tensors_on_every_split() {
         let alone = job(model, &["parallel.mesh=1x1"]);
         let (plan, source) = (Arc::clone(&alone.assignment.plan), Arc::clone(&alone.train));
         let (settings, learning_rate) = (alone.assignment.settings, alone.assignment.learning_rate);
-        let trial = Trial { source, batch_size: 8, settings, learning_rate, threads: 1 };
+        let trial = Trial { source, batch_size: 8, settings, learning_rate, timeline: Timeline::default(), threads: 1 };
         let mut expected: BTreeMap<String, f64> = BTreeMap::new();
         for ((layer, _), gradient) in observe(&plan, &trial).unwrap().gradients {
             let squares = gradient.square().sum(Kind::Double).double_value(&[]);

@@ -160,6 +160,10 @@ fn what_cannot_be_done_is_one_sentence_and_exit_code_2() {
             vec!["train", "--devices", "0,2", "--device", "cpu"],
             "mpt: --devices names GPUs, and this run is on CPU devices, which have no numbers: use --gpus 2",
         ),
+        (
+            tiny(&["--set", "schedule.events=[{epoch = 1, parameters = \"conv9.*\", frozen = true}]"]),
+            "mpt: [schedule]: an event's `parameters`, `conv9.*`, are no parameters of model tiny; they are called like conv1.weight",
+        ),
         (vec!["plan", "--devices", "0,2"], "mpt: --devices: `mpt plan` knows CPU devices only; use --gpus 2"),
         (vec!["train", "--devices", "1,1"], "mpt: --devices names GPU 1 twice: a GPU takes one rank"),
         (vec!["plan", "--device", "cuda"], "mpt: --device cuda: `mpt plan` knows CPU devices only; use --device cpu"),

@@ -9,6 +9,7 @@ use mpt::model::cost::Role;
 use mpt::model::parse::{Edits, parse};
 use mpt::model::rewrite::relu_after_pool;
 use mpt::model::shipped;
+use mpt::optim::{Event, Timeline};
 use mpt::plan::{Adjoint, Mesh, Mode, Plan, plan};
 use mpt::verify::{Comparison, Observed, Trial, observe};
 use proptest::prelude::*;
@@ -38,10 +39,12 @@ fn trial(model: &Model, batch_size: usize, kind: Kind) -> Trial {
             kind,
             momentum: 0.9,
             weight_decay: 5e-4,
+            rate_in_velocity: false,
             bucket: 3000,
             early_exchange: true,
         },
         learning_rate: 1e-3,
+        timeline: Timeline::default(),
         threads: 1,
     }
 }
@@ -129,6 +132,28 @@ fn alexnet_dense_split_equals_whole_in_fp64() {
 #[test]
 fn the_network_of_2012_split_equals_whole_in_fp64() {
     check("alexnet-2012", 2, Kind::Double, FP64, &["1x2", "1x3"]);
+}
+
+/// Rates that change, for all and for some, and a layer that stops, with the rate in the velocity.
+#[test]
+fn a_timeline_is_the_same_on_any_split() {
+    let model = model("tiny-2012");
+    let event = |epoch| Event { epoch, parameters: None, lr_mult: None, decay_mult: None, frozen: None };
+    let timeline = Timeline::new(vec![
+        Event { lr_mult: Some(3.0), decay_mult: Some(2.0), ..event(0.0) },
+        Event { parameters: Some("conv2.*".into()), lr_mult: Some(0.5), ..event(0.4) },
+        Event { parameters: Some("conv1.*".into()), frozen: Some(true), ..event(0.6) },
+    ]);
+    let plain = trial(&model, 8, Kind::Double);
+    let trial = Trial { timeline, settings: Settings { rate_in_velocity: true, ..plain.settings }, ..plain.clone() };
+    let expected = whole(&model, &trial);
+    for plan in plans(&model, &["1x2", "1x3", "2x2", "3x1"]) {
+        let found = observe(&plan, &trial).unwrap();
+        let comparison = Comparison::new(&model, &found, &expected).unwrap();
+        assert_eq!(comparison.first_difference(&model, FP64), None, "{}: {comparison:?}", plan.mesh);
+    }
+    let without = Comparison::new(&model, &whole(&model, &plain), &expected).unwrap();
+    assert!(without.first_difference(&model, 1e-6).is_some(), "nothing came of the events");
 }
 
 const SPLIT_MESHES: [&str; 4] = ["1x2", "1x3", "2x2", "3x2"];

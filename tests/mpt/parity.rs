@@ -9,6 +9,7 @@ use mpt::model::cost::Role;
 use mpt::model::parse::{Edits, activation};
 use mpt::model::rewrite::relu_after_pool;
 use mpt::model::{Layer, LayerId, Model, shipped};
+use mpt::optim::{Event, Patience, Plateau, Timeline};
 use mpt::plan::{Mesh, Mode, plan};
 use mpt::random::{Purpose, Stream};
 use mpt::verify::{Observed, Trial, observe};
@@ -44,6 +45,25 @@ struct Job {
     learning_rate: f64,
     momentum: f64,
     weight_decay: f64,
+    #[serde(default)]
+    timeline: Vec<JobEvent>,
+}
+
+/// What changes on the way.
+#[derive(Deserialize)]
+struct JobEvent {
+    epoch: f64,
+    parameters: Option<String>,
+    lr_mult: Option<f64>,
+    decay_mult: Option<f64>,
+    frozen: Option<bool>,
+}
+
+impl JobEvent {
+    fn event(&self) -> Event {
+        let &Self { epoch, ref parameters, lr_mult, decay_mult, frozen } = self;
+        Event { epoch, parameters: parameters.clone(), lr_mult, decay_mult, frozen }
+    }
 }
 
 /// What PyTorch found.
@@ -110,10 +130,13 @@ impl Job {
             kind,
             momentum,
             weight_decay,
+            rate_in_velocity: false,
             bucket: 10_000,
             early_exchange: true,
         };
-        Trial { source, batch_size: self.batch_size, settings, learning_rate: self.learning_rate, threads: 1 }
+        let timeline = Timeline::new(self.timeline.iter().map(JobEvent::event).collect());
+        let (batch_size, learning_rate) = (self.batch_size, self.learning_rate);
+        Trial { source, batch_size, settings, learning_rate, timeline, threads: 1 }
     }
 }
 
@@ -271,6 +294,58 @@ fn small_networks_equal_pytorch() {
     for file in ["lenet.json", "quick.json", "tiny.json", "tiny-residual.json", "tiny-concat.json", "tiny-2012.json"] {
         check(file, FP64);
     }
+}
+
+/// Rates and decays that change on the way, for all parameters and for some, and a layer that is frozen.
+#[test]
+fn a_timeline_equals_pytorchs_parameter_groups() {
+    check("tiny-2012-timeline.json", FP64);
+}
+
+/// With a rate that does not change, the velocities of 2012 are PyTorch's times the rate, and the weights the same.
+#[test]
+fn the_rate_in_the_velocity_equals_pytorch_where_it_does_not_change() {
+    let expected = expected("tiny-2012.json");
+    let model = expected.job.model();
+    let mut trial = expected.job.trial(model.classes());
+    trial.settings.rate_in_velocity = true;
+    let single = plan(&model, Mesh { data: 1, model: 1 }, Mode::Single).unwrap();
+    let found = observe(&Arc::new(single), &trial).unwrap();
+    let mut comparison = Comparison { run: "the rate in the velocity".into(), bound: FP64, largest: 0.0 };
+    comparison.parameters(&model, trial.settings.seed, &found, &expected);
+    comparison.losses(&found, &expected);
+    assert!(comparison.largest > 0.0, "this was PyTorch's form");
+}
+
+#[test]
+fn a_plateau_is_found_when_pytorch_finds_it() {
+    #[derive(Deserialize)]
+    struct Found {
+        job: PlateauJob,
+        rates: Vec<f64>,
+    }
+    #[derive(Deserialize)]
+    struct PlateauJob {
+        learning_rate: f64,
+        factor: f64,
+        patience: u64,
+        threshold: f64,
+        values: Vec<f64>,
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mpt/expected/plateau.json");
+    let Found { job, rates } = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let patience = Patience { epochs: job.patience, threshold: job.threshold };
+    let mut plateau = Plateau::default();
+    let found: Vec<f64> = job
+        .values
+        .iter()
+        .map(|&value| {
+            plateau = plateau.after(value, patience);
+            job.learning_rate * job.factor.powf(f64::from(plateau.lowered))
+        })
+        .collect();
+    assert!(found.iter().zip(&rates).all(|(found, rate)| (found / rate - 1.0).abs() < 1e-12), "{found:?} {rates:?}");
+    assert!(plateau.lowered >= 3 && rates.len() == job.values.len());
 }
 
 #[test]

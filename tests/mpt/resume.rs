@@ -99,6 +99,33 @@ fn a_finished_run_says_its_result_again_and_goes_on_if_asked() {
     assert_eq!(numbers(&run), numbers(&whole));
 }
 
+/// What a schedule remembers of evaluations is in the checkpoint, and a timeline goes on where it was.
+#[test]
+fn a_schedule_that_waits_for_evaluations_goes_on_as_if_the_run_had_not_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let (run, whole) = (dir.path().join("run"), dir.path().join("whole"));
+    let settings = [
+        "schedule.kind=plateau",
+        "schedule.factor=0.5",
+        "schedule.patience=0",
+        "schedule.threshold=0.1",
+        "optimizer.rate_in_velocity=true",
+        "schedule.events=[{epoch = 1, parameters = \"conv1.*\", frozen = true}, {epoch = 3, lr_mult = 0.1}]",
+        "data.train_examples=40",
+    ];
+    let set: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+    done(&output(&recorded(text(&run), &[&set[..], &["--epochs", "2"]].concat())));
+    let longer = output(&["train", "--resume", text(&run), "--epochs", "6"]);
+    let expected = output(&recorded(text(&whole), &[&set[..], &["--epochs", "6"]].concat()));
+    assert_eq!(done(&longer), done(&expected));
+    assert_eq!(numbers(&run), numbers(&whole));
+    let rates: Vec<f64> = numbers(&run).iter().filter_map(|line| line["learning_rate"].as_f64()).collect();
+    let mut distinct = rates.clone();
+    distinct.dedup();
+    // The first falls of the rate come from evaluations, before and after the run went on; one comes from the event.
+    assert!(distinct.len() >= 4 && distinct.is_sorted_by(|a, b| a > b), "{distinct:?}");
+}
+
 /// With a learning rate of 0 no later checkpoint is better than the first, which stays while others go.
 #[test]
 fn the_best_checkpoint_is_a_path_for_every_command() {

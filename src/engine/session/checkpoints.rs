@@ -49,7 +49,7 @@ impl Session<'_> {
 
     fn write(&mut self, shards: &[Shard], since: Instant) -> Result<()> {
         let (position, assignment) = (self.position, &self.job.assignment);
-        let learning_rate = assignment.learning_rate_of(position.step);
+        let learning_rate = assignment.learning_rate_of(position.step, position.plateau);
         let standing = Standing { position, learning_rate, best: None, steps_per_epoch: assignment.steps_per_epoch };
         self.background()?.map_or(Ok(()), |background| background.write(standing, shards, since))
     }
