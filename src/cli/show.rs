@@ -1,17 +1,16 @@
 //! `mpt show`.
 
 mod filters;
+mod model;
 
 use crate::error::{Error, Result};
-use crate::model::parse::Edits;
-use crate::model::shipped;
 use crate::recipe::{Layered, SHIPPED};
 use crate::report::curves::{Run, alone, compared};
 use crate::report::gradients::Gradients;
 use crate::report::plot::{MOST_CURVES, stacked};
 use crate::report::run_log::RECIPE;
 use crate::report::table::{table, text};
-use crate::report::{console, curves_table, epochs, gradients, model_table};
+use crate::report::{console, curves_table, epochs, gradients};
 use clap::{Args, Subcommand};
 use std::path::{Path, PathBuf};
 
@@ -25,11 +24,10 @@ pub struct Show {
 #[derive(Debug, Subcommand)]
 enum Thing {
     /// The layers of models, side by side: output shapes, parameters, multiply-accumulates
-    Model {
-        /// Shipped models, or files ending in .toml [default: a list of the shipped ones]
-        #[arg(value_name = "NAME|FILE")]
-        models: Vec<String>,
-    },
+    ///
+    /// With `--svg FILE`, one of them as a picture too, split as `mpt train` would split it: a lane for each device, or on one
+    /// device for each tower, what each holds of every layer, and what is exchanged before which layer.
+    Model(model::ShowModel),
     /// Train loss, train accuracy and test accuracy of runs by epoch, side by side, and the best of each
     Curves {
         /// The folders of runs
@@ -59,13 +57,7 @@ impl Show {
     /// A model or a run cannot be read, or a picture cannot be written.
     pub fn run(self) -> Result<u8> {
         match self.thing {
-            Thing::Model { models } if models.is_empty() => {
-                console::results(&shipped::names().map(|name| format!("{name}\n")).collect::<String>())?;
-            }
-            Thing::Model { models } => {
-                let models = models.iter().map(|name| shipped::load(name, &Edits::default()));
-                console::results(&model_table::render(&models.collect::<Result<Vec<_>>>()?))?;
-            }
+            Thing::Model(model) => model.run()?,
             Thing::Curves { runs, svg, gradients: true } => gradients(&runs, svg.as_deref())?,
             Thing::Curves { runs, svg, gradients: false } => curves(&runs, svg.as_deref())?,
             Thing::Filters(filters) => filters.run()?,

@@ -9,6 +9,7 @@
 //! * [`plan_table`] a plan, layer by layer
 //! * [`bench_table`] what `mpt bench` measured
 //! * [`evaluation_table`] what an evaluation came to
+//! * [`diagram`] a plan as a diagram of its devices
 //! * [`doctor_table`] what a machine has and lacks
 //! * [`epochs`] the epochs of a run, read back
 //! * [`curves`] the curves of runs as pictures
@@ -22,6 +23,7 @@ pub mod bench_table;
 pub mod console;
 pub mod curves;
 pub mod curves_table;
+pub mod diagram;
 pub mod doctor_table;
 pub mod epochs;
 pub mod evaluation_table;

@@ -29,7 +29,8 @@ pub fn render(plan: &Plan, sizes: Sizes) -> String {
     output
 }
 
-fn devices(count: usize) -> String {
+/// `1 device`, `2 devices`.
+pub fn devices(count: usize) -> String {
     if count == 1 { "1 device".into() } else { format!("{count} devices") }
 }
 
@@ -83,7 +84,7 @@ fn placement(plan: &Plan, activation: usize) -> String {
 }
 
 /// One number where all devices have the same, else the least and the most; nothing for nothing.
-fn spread(counts: impl Iterator<Item = u64>, show: impl Fn(u64) -> String) -> String {
+pub fn spread(counts: impl Iterator<Item = u64>, show: impl Fn(u64) -> String) -> String {
     let counts: Vec<u64> = counts.collect();
     match (counts.iter().min(), counts.iter().max()) {
         (Some(&low), Some(&high)) if low != high => format!("{} to {}", show(low), show(high)),
@@ -110,7 +111,8 @@ pub fn operation(exchange: &Exchange) -> &'static str {
     }
 }
 
-fn adjoint(exchange: &Exchange) -> &'static str {
+/// The word for how its gradient goes back.
+pub fn adjoint(exchange: &Exchange) -> &'static str {
     match (exchange.adjoint, exchange.operation) {
         (Adjoint::Slice, _) => "slice",
         (Adjoint::Identity, _) => "nothing",

@@ -7,6 +7,7 @@ mod cluster;
 mod collectives;
 mod command_line;
 mod curves;
+mod diagram;
 mod doctor;
 mod eval;
 mod evaluation;

@@ -1,9 +1,11 @@
-//! The plan as a picture: a column a device, a row a layer, in it the channels that the device holds, and between the
+//! The plan as a picture: a column a device, a row a stage of layers, in it the channels that the device holds, and between the
 //! rows what travels.
 
 use super::{escaped, hue};
-use crate::model::{Channels, LayerId};
-use crate::plan::{Adjoint, Exchange, Placement, Plan, Read, Weights};
+use crate::model::Channels;
+use crate::plan::{Adjoint, Exchange, Placement, Plan};
+use crate::report::diagram::lanes::shown;
+use crate::report::diagram::stages::stages;
 use crate::report::plan_table;
 use crate::report::table::commas;
 use std::fmt::Write;
@@ -20,46 +22,24 @@ const WAYS: f64 = 26.0;
 const ROW_GAP: f64 = 9.0;
 /// The letters that have room in a line.
 const LETTERS: usize = 52;
-/// The most columns that are told apart at this width; of more, one group of the data axis is drawn for all.
-const MOST_COLUMNS: usize = 8;
-
-/// A layer that decides where channels lie, and those after it that follow it.
-struct Row {
-    layer: LayerId,
-    names: Vec<String>,
-}
 
 /// The picture of a plan, with the name of each rank's device.
 pub fn draw(plan: &Plan, devices: &[String]) -> String {
     let mut canvas = Canvas::new(plan);
     canvas.heads(devices);
     canvas.row("image", &plan.model.input.to_string(), 0);
-    for row in rows(plan) {
-        for exchange in plan.exchanges.iter().filter(|exchange| exchange.reader == row.layer) {
+    for stage in stages(plan) {
+        let first = stage.first();
+        for exchange in plan.exchanges.iter().filter(|exchange| exchange.reader == first) {
             canvas.travel(exchange);
         }
-        let (output, split) =
-            (plan.model.layers[row.layer].output, plan_table::weights(plan.layers[row.layer].weights));
+        let (output, split) = (plan.model.layers[first].output, plan_table::weights(plan.layers[first].weights));
         let about = if split.is_empty() { output.to_string() } else { format!("{output}, {split}") };
-        canvas.row(&shortened(&row.names.join(" · "), LETTERS - about.len()), &about, row.layer + 1);
+        let names = stage.names(&plan.model).join(" · ");
+        canvas.row(&shortened(&names, LETTERS - about.len()), &about, first + 1);
     }
     canvas.sums();
     canvas.svg()
-}
-
-/// The rows: a layer begins one if it has weights, or reads what travels, or puts several activations together.
-fn rows(plan: &Plan) -> Vec<Row> {
-    let mut rows: Vec<Row> = Vec::new();
-    for (layer, found) in plan.model.layers.iter().enumerate() {
-        let planned = &plan.layers[layer];
-        let travels = planned.sources.iter().any(|source| matches!(source, Read::Exchanged(_)));
-        let begins = planned.weights != Weights::None || travels || found.inputs.len() > 1;
-        match rows.last_mut().filter(|_| !begins) {
-            Some(last) => last.names.push(found.name.clone()),
-            None => rows.push(Row { layer, names: vec![found.name.clone()] }),
-        }
-    }
-    rows
 }
 
 /// A text in so many letters at most.
@@ -83,8 +63,7 @@ struct Canvas<'p> {
 
 impl<'p> Canvas<'p> {
     fn new(plan: &'p Plan) -> Self {
-        let (ranks, model) = (plan.mesh.ranks(), plan.mesh.model);
-        let columns = if ranks <= MOST_COLUMNS { ranks } else { model };
+        let (columns, model) = (shown(plan.mesh), plan.mesh.model);
         let groups = columns / model;
         let gaps = GAP * (columns - groups) as f64 + GROUP_GAP * (groups - 1) as f64;
         Self { plan, columns, width: (WIDTH - gaps) / columns as f64, height: 0.0, text: String::new() }
