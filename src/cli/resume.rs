@@ -18,13 +18,14 @@ const AUTO: &str = "auto";
 /// What a resumed run may have otherwise: keys, or sections that end in a dot. How long it goes on leaves the numbers of a
 /// step as they are, and how the work is split does but for the order of sums: without a flag it stays as it was, to the
 /// last bit. A data set may have moved.
-const MAY_CHANGE: [&str; 9] = [
+const MAY_CHANGE: [&str; 10] = [
     "name",
     "about",
     "data.dir",
     "train.epochs",
     "train.steps",
     "train.max_time",
+    "train.nonfinite",
     "parallel.",
     "checkpoint.",
     "metrics.",

@@ -233,7 +233,9 @@ impl Train {
         set(layered, "--epochs", "train.epochs", self.epochs)?;
         set(layered, "--steps", "train.steps", self.steps)?;
         set(layered, "--max-time", "train.max_time", self.max_time.as_ref())?;
-        set(layered, "--learning-rate", "optimizer.learning_rate", self.learning_rate)?;
+        // In the form of recipes, which has an exponent where a number is long: 1e30.
+        let learning_rate = self.learning_rate.map(|rate| format!("{rate:?}"));
+        set(layered, "--learning-rate", "optimizer.learning_rate", learning_rate)?;
         set(layered, "--data-dir", "data.dir", self.data_dir.as_ref())?;
         set(layered, "--init-from", "model.init_from", self.init_from()?)?;
         set(layered, "--metrics-addr", "metrics.addr", self.metrics_addr.as_ref())?;

@@ -1,22 +1,26 @@
 //! What the ranks tell each other after every batch, in one small all-gather: so that each knows the outcome of all, that
 //! all end after the same step, and that one rank can speak for the run.
 
+use super::nonfinite::Origin;
 use super::phases::{Phase, Phases};
 use super::waiting::{Reading, Slots, Visit};
 use crate::comm::{Operation, Traffic, Volume};
 use crate::error::{Error, Result};
 use crate::events::{RankStep, StopReason};
 use crate::layers::Outcome;
+use crate::model::{ActivationId, LayerId};
 use crate::plan::Mesh;
 use std::time::Duration;
 
 const OPERATIONS: usize = Operation::ALL.len();
 /// The numbers that a word travels as, without what depends on the network.
-const LENGTH: usize = 12 + 2 * OPERATIONS + Phase::ALL.len();
+const LENGTH: usize = 13 + 2 * OPERATIONS + Phase::ALL.len();
 /// How a wish to end because the time is up travels; a signal travels as its number, no wish as 0.
 const TIME_IS_UP: f64 = -1.0;
 /// How the bytes in use on a device travel where they are not known.
 const UNKNOWN: f64 = -1.0;
+/// What travels instead of the first activation that is not finite where the loss is.
+const FINITE: f64 = -1.0;
 
 /// What a rank has to say after a batch.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -51,6 +55,8 @@ pub struct Lap {
     pub clock: Reading,
     /// The sums of the squares of those gradients that it alone updates, by layer with weights.
     pub squares: Vec<f64>,
+    /// The first activation of its share that is not finite, where the loss is not.
+    pub nonfinite: Option<ActivationId>,
     /// Its calls, each in its slot.
     pub visits: Vec<Visit>,
 }
@@ -77,6 +83,7 @@ impl Default for Lap {
             traffic: Traffic::default(),
             clock: Reading { machine: f64::NAN, agreed: f64::NAN },
             squares: Vec::new(),
+            nonfinite: None,
             visits: Vec::new(),
         }
     }
@@ -108,6 +115,7 @@ impl Word {
             lap.overlapped.as_secs_f64(),
             lap.clock.machine,
             lap.clock.agreed,
+            lap.nonfinite.map_or(FINITE, |activation| activation as f64),
             lap.squares.len() as f64,
         ];
         let volumes = || Operation::ALL.into_iter().map(|operation| lap.traffic.of(operation));
@@ -138,6 +146,7 @@ impl Word {
             overlapped,
             machine,
             agreed,
+            nonfinite,
             layers,
             fixed @ ..,
         ] = fixed;
@@ -167,6 +176,7 @@ impl Word {
                 traffic,
                 clock: Reading { machine: *machine, agreed: *agreed },
                 squares: squares.to_vec(),
+                nonfinite: (*nonfinite != FINITE).then_some(*nonfinite as usize),
                 visits: visits.collect(),
             },
         })
@@ -222,6 +232,16 @@ impl Agreed {
         let sum = |layer: usize| self.words.iter().filter_map(|word| word.lap.squares.get(layer)).sum::<f64>();
         (0..layers).map(|layer| sum(layer).sqrt()).collect()
     }
+
+    /// Where the numbers of the step first were not finite, if they were not; `layers` are those with weights.
+    pub fn nonfinite(&self, layers: &[LayerId]) -> Option<Origin> {
+        let forward = self.words.iter().filter_map(|word| word.lap.nonfinite).min();
+        let backward = || {
+            let last = self.gradient_norms().iter().rposition(|norm| !norm.is_finite())?;
+            layers.get(last).map(|&layer| Origin::Gradient(layer))
+        };
+        forward.map(Origin::Activation).or_else(backward)
+    }
 }
 
 #[cfg(test)]
@@ -247,6 +267,7 @@ mod tests {
                 traffic,
                 clock: Reading { machine: 5.0, agreed: 1.25 },
                 squares: vec![9.0, 2.0],
+                nonfinite: wish.map(|_| 3),
                 visits: vec![Visit { arrived: 1.5, asked: 1.75, done: 4.5 }],
             },
         }
@@ -267,6 +288,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_finite_comes_up_forward_or_in_the_last_such_gradient() {
+        let of = |words: &[(Option<ActivationId>, [f64; 3])]| {
+            let word = |&(nonfinite, squares): &(_, [f64; 3])| Word {
+                lap: Lap { nonfinite, squares: squares.to_vec(), ..Lap::default() },
+                ..Word::default()
+            };
+            let words: Vec<Word> = words.iter().map(word).collect();
+            agreed(&words, Mesh { data: 1, model: words.len() }).nonfinite(&[0, 3, 6])
+        };
+        let fine = [1.0, 0.0, 4.0];
+        assert_eq!(of(&[(None, fine), (None, fine)]), None);
+        // The weights of every layer have seen it by the end of the backward pass; which came first is told forward.
+        assert_eq!(of(&[(Some(5), [f64::NAN; 3]), (Some(2), fine)]), Some(Origin::Activation(2)));
+        assert_eq!(of(&[(Some(0), fine)]), Some(Origin::Activation(0)));
+        assert_eq!(of(&[(None, [f64::NAN, f64::INFINITY, 1.0]), (None, fine)]), Some(Origin::Gradient(3)));
+        assert_eq!(of(&[(None, fine), (None, [0.0, 0.0, f64::NAN])]), Some(Origin::Gradient(6)));
+    }
+
+    #[test]
     fn each_example_counts_once_and_a_signal_before_the_time() {
         let words = [
             word(1.0, None),
@@ -279,6 +319,7 @@ mod tests {
         assert_eq!((found.stop, found.save), (Some(StopReason::Signal(2)), true));
         assert_eq!(found.ranks().len(), 4);
         assert_eq!(found.gradient_norms(), [6.0, 8.0_f64.sqrt()]);
+        assert_eq!(found.nonfinite(&[4, 7]), Some(Origin::Activation(3)));
         let unanimous = [word(1.0, None), word(1.0, Some(StopReason::Time))];
         assert!(!agreed(&unanimous[..1], Mesh { data: 1, model: 1 }).save);
         assert_eq!(agreed(&unanimous, Mesh { data: 2, model: 1 }).stop, Some(StopReason::Time));

@@ -14,7 +14,7 @@ use crate::model::{Shape, shipped};
 use crate::optim::Timeline;
 use crate::plan::{Plan, plan};
 use crate::recipe::Recipe;
-use crate::recipe::settings::{DataSettings, OwnHalf, SourceKind};
+use crate::recipe::settings::{DataSettings, NonFinite, OwnHalf, SourceKind};
 use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -161,6 +161,7 @@ pub fn settings(recipe: &Recipe) -> Settings {
         rate_in_velocity: recipe.optimizer.rate_in_velocity,
         bucket: recipe.parallel.bucket as usize / recipe.train.precision.kind().elt_size_in_bytes(),
         early_exchange: recipe.parallel.early_exchange,
+        skip_nonfinite: recipe.train.nonfinite == NonFinite::Skip,
     }
 }
 

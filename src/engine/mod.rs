@@ -7,6 +7,7 @@
 //! * [`gradients`] gradients of activations on their way back
 //! * [`layout`] where each parameter lies in a rank's flat buffers
 //! * [`parameters`] the flat buffers of weights and gradients
+//! * [`nonfinite`] where a step's numbers first were not finite
 //! * [`norms`] the norms of gradients
 //! * [`table`] from layer kinds to layers
 //! * [`input`] a batch on its way to the device
@@ -33,6 +34,7 @@ pub mod input;
 pub mod job;
 pub mod layout;
 pub mod memory;
+pub mod nonfinite;
 pub mod norms;
 pub mod parameters;
 pub mod phases;

@@ -263,6 +263,7 @@ mod tests {
             rate_in_velocity: false,
             bucket: 500,
             early_exchange: true,
+            skip_nonfinite: false,
         }
     }
 

@@ -1,11 +1,13 @@
 //! A rank and its training step.
 //!
 //! * `exchanges` how activations and their gradients travel, and what is under way
+//! * `finite` what it does about numbers that are not finite
 //! * `update` the sum of gradients over the data axis, the update, the gathering of weights
 //! * `accounts` what a rank tells about itself
 
 mod accounts;
 mod exchanges;
+mod finite;
 mod update;
 
 use self::exchanges::Brought;
@@ -53,6 +55,8 @@ pub struct Settings {
     pub bucket: usize,
     /// Whether exchanges begin as soon as what they bring is there, and not when it is needed.
     pub early_exchange: bool,
+    /// Whether a step with a loss or gradients that are not finite leaves the weights as they were.
+    pub skip_nonfinite: bool,
 }
 
 /// One rank: its share of the network, of the parameters, and its place in the groups.
@@ -65,6 +69,7 @@ pub struct Rank {
     optimizer: Sgd,
     groups: Groups,
     early_exchange: bool,
+    skip_nonfinite: bool,
     /// The size of buckets that was asked for.
     bucket: usize,
     /// The buckets whose gradients are on their way, in the order in which they were started.
@@ -79,6 +84,12 @@ pub struct Rank {
     /// The calls of a step.
     slots: Slots,
     needs_gradient: Vec<bool>,
+    /// Whether each activation is looked at: see `find_nonfinite`.
+    looks: bool,
+    /// The first activation of the step that is not finite on this rank, if the loss is not.
+    nonfinite: Option<ActivationId>,
+    /// What stands for the squares of the gradients of a step that was left out.
+    left_out: Option<Vec<f64>>,
     /// For each layer, what nothing reads after it.
     released: Vec<Released>,
     recording: Option<Recording>,
@@ -164,7 +175,8 @@ impl Rank {
         let squares = Squares::new(&plan, &store.layout, rank);
         let segments = Segments::new(&plan, &store.layout, rank);
         let buckets = |place| Layout::new(&plan, place, settings.bucket).buckets.len();
-        let slots = Slots::of(&plan, (0..plan.mesh.model).map(buckets).max().unwrap_or(0));
+        let most_buckets = (0..plan.mesh.model).map(buckets).max().unwrap_or(0);
+        let slots = Slots::of(&plan, most_buckets, settings.skip_nonfinite);
         let mut rank = Self {
             plan,
             rank,
@@ -174,6 +186,7 @@ impl Rank {
             optimizer,
             groups,
             early_exchange: settings.early_exchange,
+            skip_nonfinite: settings.skip_nonfinite,
             bucket: settings.bucket,
             reducing: VecDeque::new(),
             watch,
@@ -182,6 +195,9 @@ impl Rank {
             clock: Reading { machine: machine(), agreed: f64::NAN },
             slots,
             needs_gradient,
+            looks: false,
+            nonfinite: None,
+            left_out: None,
             released,
             recording: None,
             profile: None,
@@ -202,6 +218,9 @@ impl Rank {
     pub fn train(&mut self, batch: &DeviceBatch, learning_rate: f64) -> Result<Outcome> {
         let outcome = if batch.examples() > 0 {
             let outcome = self.forward(batch, true)?;
+            if !outcome.loss_sum.is_finite() {
+                self.find_nonfinite(batch)?;
+            }
             self.backward(batch)?;
             outcome
         } else {
@@ -267,10 +286,12 @@ impl Rank {
         let mut activations: Vec<Option<Tensor>> = vec![Some(batch.image.shallow_clone())];
         let mut brought: Vec<Brought> = plan.exchanges.iter().map(|_| Brought::Nothing).collect();
         self.watch.enter(Phase::Forward);
+        self.look(0, &batch.image)?;
         let last = plan.model.layers.len() - 1;
         for layer in 0..last {
             let inputs = self.inputs(layer, &activations, &mut brought, &context)?;
             let output = self.compute(Pass::Forward, layer, |rank| rank.layers[layer].forward(&inputs, &context))?;
+            self.look(layer + 1, &output)?;
             // A summand is no part of the activation; the sum is recorded when an exchange has made it.
             if plan.placements[layer + 1] != Placement::Partial {
                 self.record(Quantity::Activation(layer + 1), &output);

@@ -7,9 +7,10 @@ mod checkpoints;
 
 use self::checkpoints::Checkpoints;
 use super::agreement::Agreed;
+use super::nonfinite::Origin;
 use super::norms;
 use super::saving::Saving;
-use super::worker::{Assignment, Batches, Ended, Order, Report, Seat, work};
+use super::worker::{Assignment, Batches, Ended, MOST_LEFT_OUT, Order, Report, Seat, work};
 use crate::checkpoint::Position;
 use crate::comm::Groups;
 use crate::data::{Augmentation, Counts, LoaderOptions, MaskSpec, Order as DataOrder, Source, Supply};
@@ -245,7 +246,7 @@ impl Session<'_> {
             let limit = of_run.min(of_epoch).min(ahead);
             let plateau = self.position.plateau;
             self.order(streams.iter().map(|batches| Order::Train { batches: batches.clone(), limit, plateau }))?;
-            let Ended { stopped, save } = self.steps()?;
+            let Ended { stopped, save, .. } = self.steps()?;
             if stopped.is_some() {
                 return Ok(stopped);
             }
@@ -272,29 +273,52 @@ impl Session<'_> {
         let (mut ended, mut together) = (0, Ended::default());
         while ended < self.orders.len() {
             match self.report()? {
-                Report::Step { agreed, learning_rate, loader_queue } => self.step(agreed, learning_rate, loader_queue),
-                Report::Done(Ended { stopped, save }) => {
+                Report::Step { agreed, learning_rate, loader_queue, nonfinite } => {
+                    self.step(agreed, learning_rate, loader_queue, nonfinite);
+                }
+                Report::Done(Ended { stopped, save, nonfinite }) => {
                     ended += 1;
-                    together = Ended { stopped: together.stopped.or(stopped), save: together.save || save };
+                    together.stopped = together.stopped.or(stopped);
+                    together.save |= save;
+                    together.nonfinite = together.nonfinite.or(nonfinite);
                 }
                 Report::Evaluated(_) | Report::Shards(_) => {}
             }
         }
-        Ok(together)
+        together.nonfinite.map_or(Ok(together), |origin| Err(self.not_finite(origin)))
     }
 
-    fn step(&mut self, agreed: Agreed, learning_rate: f64, loader_queue: usize) {
+    /// Why the run cannot go on after the step at hand.
+    fn not_finite(&self, origin: Origin) -> Error {
+        let Assignment { plan, settings, .. } = &self.job.assignment;
+        let (step, place) = (self.position.step, origin.describe(&plan.model));
+        let (row, or) = if settings.skip_nonfinite {
+            (format!(", the {MOST_LEFT_OUT}th in a row"), "")
+        } else {
+            (String::new(), ", or have such steps left out: --set train.nonfinite=skip")
+        };
+        Error::failed(format!(
+            "step {step} is not finite{row}: the first numbers that are not are {place}; no checkpoint has been written since. \
+             Go on from the newest one with a lower learning rate{or}"
+        ))
+    }
+
+    fn step(&mut self, agreed: Agreed, learning_rate: f64, loader_queue: usize, nonfinite: Option<Origin>) {
         let (outcome, ranks, norms) = (agreed.outcome, agreed.ranks(), agreed.gradient_norms());
         self.times.iter_mut().zip(&ranks).for_each(|(time, step)| time.add(step));
         // The ranks go in step, so one rank's clock tells the time of all. The slowest rank's time of each step would
         // count a delay twice: as its own, and as the others' waiting in the next step.
         let (time, loader_wait) = ranks.first().map(|own| (own.phases.total(), own.loader_wait)).unwrap_or_default();
         let training = time.saturating_sub(loader_wait);
+        let Assignment { plan, settings, .. } = &self.job.assignment;
+        let left_out = nonfinite.filter(|_| settings.skip_nonfinite).map(|origin| origin.describe(&plan.model));
         let position = &mut self.position;
         position.step += 1;
         position.steps_in_epoch += 1;
-        position.examples += outcome.examples;
-        position.epoch_outcome.add(&outcome);
+        if left_out.is_none() {
+            position.examples += outcome.examples;
+            position.epoch_outcome.add(&outcome);
+        }
         position.epoch_train_time += training;
         position.epoch_loader_wait += loader_wait;
         position.train_time += training;
@@ -308,6 +332,7 @@ impl Session<'_> {
             gradient_norm: norms.iter().map(|norm| norm * norm).sum::<f64>().sqrt(),
             layer_gradient_norms: self.layers.iter().cloned().zip(norms).collect(),
             loader_queue,
+            left_out,
             time,
             ranks,
         }));

@@ -71,11 +71,12 @@ pub struct Waited {
 
 impl Slots {
     /// The calls of a plan's step, where gradients are summed in at most so many buckets: each exchange and its way
-    /// back, each bucket's gradients and weights, and the agreement on the step before.
-    pub fn of(plan: &Plan, buckets: usize) -> Self {
+    /// back, each bucket's gradients and weights, the agreement on the step before, and, where steps that are not finite
+    /// are left out, whether this one is finite.
+    pub fn of(plan: &Plan, buckets: usize, skip_nonfinite: bool) -> Self {
         let if_several = |ranks: usize, calls: usize| if ranks > 1 { calls } else { 0 };
         Self {
-            world: if_several(plan.mesh.ranks(), 1),
+            world: if_several(plan.mesh.ranks(), 1 + usize::from(skip_nonfinite)),
             model: if_several(plan.mesh.model, 2 * plan.exchanges.len()),
             data: if_several(plan.mesh.data, 2 * buckets),
         }
@@ -236,14 +237,14 @@ mod tests {
     #[test]
     fn every_rank_has_the_same_number_of_slots_and_fills_them_in_order() {
         let model = shipped::load("tiny", &Edits::default()).unwrap();
-        let slots = Slots::of(&plan(&model, Mesh { data: 2, model: 2 }, Mode::ModelParallel).unwrap(), 3);
+        let slots = Slots::of(&plan(&model, Mesh { data: 2, model: 2 }, Mode::ModelParallel).unwrap(), 3, false);
         let timing = Timing::default();
         let visits = slots.fill(&[], &[timing], &[timing; 6]);
         assert_eq!(visits.len(), slots.count());
         let filled: Vec<bool> = visits.iter().map(|visit| !visit.arrived.is_nan()).collect();
         assert_eq!(filled.iter().filter(|&&known| known).count(), 7);
         assert!(!filled[0] && filled[1] && !filled[2] && filled[filled.len() - 6..].iter().all(|&known| known));
-        let alone = Slots::of(&plan(&model, Mesh { data: 1, model: 1 }, Mode::Single).unwrap(), 3);
+        let alone = Slots::of(&plan(&model, Mesh { data: 1, model: 1 }, Mode::Single).unwrap(), 3, false);
         assert_eq!(alone.count(), 0);
     }
 }

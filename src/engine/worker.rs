@@ -3,6 +3,8 @@
 use super::agreement::{Agreed, Word};
 use super::input::DeviceBatch;
 use super::memory::{Ask, Memory};
+use super::nonfinite::Origin;
+use super::norms;
 use super::rank::{Rank, Settings, Shard};
 use crate::checkpoint::{Checkpoint, Position, WeightFile};
 use crate::comm::Groups;
@@ -12,12 +14,16 @@ use crate::events::StopReason;
 use crate::launch::control::Control;
 use crate::launch::threads::Reporter;
 use crate::layers::Outcome;
+use crate::model::LayerId;
 use crate::optim::{Plateau, Schedule, Timeline};
 use crate::plan::Plan;
 use crate::torch;
 use crossbeam::channel::Receiver;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// So many steps in a row that are not finite end a run that leaves them out: the weights themselves are the reason, then.
+pub const MOST_LEFT_OUT: u64 = 20;
 
 /// A stream of batches from the loader.
 pub type Batches = Receiver<Result<Arc<Batch>>>;
@@ -49,6 +55,8 @@ pub enum Report {
         learning_rate: f64,
         /// The batches that were ready when this rank asked for one.
         loader_queue: usize,
+        /// Where its numbers first were not finite, if they were not.
+        nonfinite: Option<Origin>,
     },
     /// A batch has been evaluated: the outcome over all ranks, summed over the batches so far.
     Evaluated(Outcome),
@@ -65,6 +73,8 @@ pub struct Ended {
     pub stopped: Option<StopReason>,
     /// Whether it ended early because a checkpoint is due by a rank's clock.
     pub save: bool,
+    /// Where the numbers of its last step first were not finite, if the run cannot go on for that.
+    pub nonfinite: Option<Origin>,
 }
 
 /// What is the same on every rank of a run.
@@ -150,12 +160,13 @@ pub fn work(assignment: &Assignment, number: usize, seat: Seat, reporter: &Repor
     };
     let steps = assignment.position.step;
     let memory = Memory::new(assignment.memory);
-    let saved_at = Instant::now();
-    let mut worker = Worker { assignment, rank, reporter, speaks, steps, passed: 0, memory, saved_at };
+    let (layers, saved_at) = (norms::layers(&assignment.plan), Instant::now());
+    let (passed, left_out) = (0, 0);
+    let mut worker = Worker { assignment, rank, reporter, speaks, steps, passed, layers, left_out, memory, saved_at };
     for order in orders {
         let ended = match order {
             Order::Train { batches, limit, plateau } => worker.train(&batches, limit, plateau)?,
-            Order::Evaluate(batches) => Ended { stopped: worker.evaluate(&batches)?, save: false },
+            Order::Evaluate(batches) => Ended { stopped: worker.evaluate(&batches)?, ..Ended::default() },
             Order::Save => worker.save()?,
         };
         reporter.report(Report::Done(ended))?;
@@ -171,6 +182,10 @@ struct Worker<'a> {
     steps: u64,
     /// How many events of the timeline hold.
     passed: usize,
+    /// The layers with weights.
+    layers: Vec<LayerId>,
+    /// The steps in a row that were left out, for they were not finite.
+    left_out: u64,
     memory: Memory,
     /// When the last checkpoint was due, or the run began.
     saved_at: Instant,
@@ -196,9 +211,12 @@ impl Worker<'_> {
             let (wish, memory) = (self.assignment.control.wish(), self.memory.in_use());
             let saves = self.assignment.checkpoint_every.is_some_and(|every| self.saved_at.elapsed() >= every);
             let agreed = self.rank.agree(&Word { outcome, wish, saves, examples, loader_wait, memory, lap })?;
-            let ended = Ended { stopped: agreed.stop, save: agreed.save };
-            self.say(Report::Step { agreed, learning_rate, loader_queue })?;
-            if ended.stopped.is_some() || ended.save {
+            let nonfinite = agreed.nonfinite(&self.layers);
+            let is_last = self.is_last(nonfinite);
+            let last = nonfinite.filter(|_| is_last);
+            let ended = Ended { stopped: agreed.stop, save: agreed.save, nonfinite: last };
+            self.say(Report::Step { agreed, learning_rate, loader_queue, nonfinite })?;
+            if ended.stopped.is_some() || ended.save || last.is_some() {
                 return Ok(ended);
             }
         }
@@ -212,6 +230,13 @@ impl Worker<'_> {
             self.rank.tune(&self.assignment.timeline, passed);
             self.passed = passed;
         }
+    }
+
+    /// Whether the run cannot go on after a step, for it was not finite: the same on every rank.
+    fn is_last(&mut self, nonfinite: Option<Origin>) -> bool {
+        self.left_out = if nonfinite.is_some() { self.left_out + 1 } else { 0 };
+        let most = if self.assignment.settings.skip_nonfinite { MOST_LEFT_OUT } else { 1 };
+        self.left_out >= most
     }
 
     fn save(&mut self) -> Result<Ended> {

@@ -91,6 +91,8 @@ pub struct Step {
     pub layer_gradient_norms: Vec<(String, f64)>,
     /// The batches that were ready in the loader's queue when the first rank of this process asked for one.
     pub loader_queue: usize,
+    /// Where its numbers first were not finite, if it was left out for that: weights and velocities are as they were.
+    pub left_out: Option<String>,
     /// How long the step took on the first rank: its phases add up to this.
     pub time: Duration,
     /// Each rank's part.

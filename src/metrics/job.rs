@@ -89,7 +89,7 @@ impl JobSeries {
                 "The 2-norm of the last step's gradient over all parameters, before weight decay.",
             )?,
             nonfinite_steps: series
-                .counter("nonfinite_steps_total", "Steps whose loss was infinite or not a number.")?,
+                .counter("nonfinite_steps_total", "Steps whose loss or gradients were infinite or not numbers.")?,
             loader_queue: series
                 .gauge("loader_queue_batches", "Batches that were ready when the last step asked for one.")?,
             images_decoded: series.counter(
@@ -116,7 +116,7 @@ impl JobSeries {
         self.step_duration.observe(step.time.as_secs_f64());
         self.learning_rate.set(step.learning_rate);
         self.gradient_norm.set(step.gradient_norm);
-        if !step.outcome.loss_sum.is_finite() {
+        if !(step.outcome.loss_sum.is_finite() && step.gradient_norm.is_finite()) {
             self.nonfinite_steps.inc();
         }
         self.loader_queue.set(step.loader_queue as f64);

@@ -210,9 +210,10 @@ mod testing {
             outcome,
             epoch_outcome: outcome,
             learning_rate: 0.1,
-            gradient_norm: f64::NAN,
+            gradient_norm: 1.0,
             layer_gradient_norms: Vec::new(),
             loader_queue: 0,
+            left_out: None,
             time,
             ranks: vec![RankStep { examples, ..RankStep::default() }; 2],
         }

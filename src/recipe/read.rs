@@ -1,8 +1,8 @@
 //! How settings are read from a complete table of them, and what each may be.
 
 use super::settings::{
-    CheckpointSettings, DataSettings, MetricsSettings, ModelSettings, OptimizerSettings, OwnHalf, ParallelSettings,
-    Recipe, SourceKind, TrainSettings,
+    CheckpointSettings, DataSettings, MetricsSettings, ModelSettings, NonFinite, OptimizerSettings, OwnHalf,
+    ParallelSettings, Recipe, SourceKind, TrainSettings,
 };
 use super::{address, duration};
 use crate::error::{Error, Result};
@@ -114,9 +114,11 @@ fn read_data(keys: &mut Keys) -> Result<DataSettings> {
 
 fn read_train(keys: &mut Keys) -> Result<TrainSettings> {
     let max_time: String = keys.required("max_time")?;
-    let precision: String = keys.required("precision")?;
+    let (precision, nonfinite): (String, String) = (keys.required("precision")?, keys.required("nonfinite")?);
     let in_context = |error: Error| error.within(keys.context());
     let precision = precision.parse().map_err(in_context)?;
+    let nonfinite = one_of("nonfinite", &nonfinite, [NonFinite::Stop, NonFinite::Skip], NonFinite::name);
+    let nonfinite = nonfinite.map_err(in_context)?;
     let max_time = match max_time.as_str() {
         "" => None,
         span => Some(duration::parse(span).map_err(in_context)?),
@@ -127,6 +129,7 @@ fn read_train(keys: &mut Keys) -> Result<TrainSettings> {
         steps: keys.required("steps")?,
         max_time,
         precision,
+        nonfinite,
     })
 }
 

@@ -97,6 +97,27 @@ pub struct TrainSettings {
     pub max_time: Option<Duration>,
     /// The type of the numbers.
     pub precision: Precision,
+    /// What is done about a step whose loss or gradients are not finite.
+    pub nonfinite: NonFinite,
+}
+
+/// What is done about a step whose loss or gradients are infinite or not numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NonFinite {
+    /// The run ends.
+    Stop,
+    /// It changes nothing, and the run goes on.
+    Skip,
+}
+
+impl NonFinite {
+    /// The name in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Skip => "skip",
+        }
+    }
 }
 
 /// SGD.

@@ -28,6 +28,13 @@ pub fn not_saved(step: u64, problem: &Error) -> Line {
     Line::warning(message).with("step", step)
 }
 
+/// That a step was left out; `None` where it was not.
+pub fn left_out(step: &Step) -> Option<Line> {
+    let place = step.left_out.as_ref()?;
+    let message = format!("step {} is left out: the first numbers that are not finite are {place}", commas(step.step));
+    Some(Line::warning(message).with("step", step.step))
+}
+
 /// Shows events.
 pub struct Progress {
     begin: Instant,
@@ -46,7 +53,12 @@ impl Progress {
         match (event, &mut self.run) {
             (Event::Started(started), _) => self.run = Some(Run::new(self.begin, self.terminal, started)),
             (_, None) => {}
-            (Event::Step(step), Some(run)) => run.step(step),
+            (Event::Step(step), Some(run)) => {
+                if let Some(line) = left_out(step) {
+                    console::say(line);
+                }
+                run.step(step);
+            }
             (Event::Evaluating { done, of }, Some(run)) => run.evaluating(*done, *of),
             (Event::Saved(saved), _) => console::say(saved_line(saved)),
             (Event::NotSaved { step, problem }, _) => console::say(not_saved(*step, problem)),

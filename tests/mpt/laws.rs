@@ -42,6 +42,7 @@ fn trial(model: &Model, batch_size: usize, kind: Kind) -> Trial {
             rate_in_velocity: false,
             bucket: 3000,
             early_exchange: true,
+            skip_nonfinite: false,
         },
         learning_rate: 1e-3,
         timeline: Timeline::default(),

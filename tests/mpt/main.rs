@@ -12,6 +12,7 @@ mod doctor;
 mod eval;
 mod evaluation;
 mod filters;
+mod finite;
 mod gpu;
 mod gradients;
 mod launchers;

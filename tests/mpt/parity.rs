@@ -133,6 +133,7 @@ impl Job {
             rate_in_velocity: false,
             bucket: 10_000,
             early_exchange: true,
+            skip_nonfinite: false,
         };
         let timeline = Timeline::new(self.timeline.iter().map(JobEvent::event).collect());
         let (batch_size, learning_rate) = (self.batch_size, self.learning_rate);

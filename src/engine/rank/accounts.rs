@@ -30,7 +30,8 @@ impl Rank {
             overlapped: overlap(under_way, &computed),
             traffic,
             clock: self.clock,
-            squares: self.squares.take()?,
+            squares: self.left_out.take().map_or_else(|| self.squares.take(), Ok)?,
+            nonfinite: self.nonfinite.take(),
             visits: self.slots.fill(&world, &model, &data),
         })
     }

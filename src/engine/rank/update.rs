@@ -7,6 +7,7 @@ use crate::engine::layout::Layout;
 use crate::engine::phases::Phase;
 use crate::error::Result;
 use crate::model::LayerId;
+use std::iter;
 use std::sync::Arc;
 use tch::{Device, Tensor};
 
@@ -32,22 +33,45 @@ impl Rank {
     }
 
     /// Updates this rank's part of each bucket with the gradients of all ranks of the data axis, and gathers what the
-    /// others have updated.
+    /// others have updated. Where steps that are not finite are left out, all gradients must be there before the first
+    /// weight is changed.
     pub(super) fn update(&mut self, learning_rate: f64) -> Result<()> {
         let mut gathering = Vec::with_capacity(self.reducing.len());
-        while let Some((bucket, ticket)) = self.reducing.pop_front() {
-            self.watch.enter(Phase::Reduce);
-            let gradients = self.groups.data.finish(ticket)?.from_all()?;
-            self.leave_collective(Phase::Optimizer);
-            let shadow = self.store.shadow(bucket)?;
-            let (masters, segments) = (&self.store.masters[bucket], self.segments.of(bucket));
-            let squares = self.optimizer.step(bucket, masters, shadow.as_ref(), &gradients, learning_rate, segments)?;
-            self.squares.keep(bucket, squares);
-            gathering.push((bucket, self.start_gathering(bucket, Stage::Update)?));
+        if self.skip_nonfinite {
+            let arrived = iter::from_fn(|| self.arrived().transpose()).collect::<Result<Vec<_>>>()?;
+            if self.all_is_finite(&arrived)? {
+                for (bucket, gradients) in arrived {
+                    gathering.push(self.update_bucket(bucket, &gradients, learning_rate)?);
+                }
+            } else {
+                self.left_out = Some(self.squares_left_out()?);
+            }
+        } else {
+            while let Some((bucket, gradients)) = self.arrived()? {
+                gathering.push(self.update_bucket(bucket, &gradients, learning_rate)?);
+            }
         }
         self.finish_gathering(gathering)?;
         self.watch.enter(Phase::Data);
         Ok(())
+    }
+
+    /// The gradients of the next bucket under way, from all ranks of the data axis; `None` when there is none.
+    fn arrived(&mut self) -> Result<Option<(usize, Vec<Tensor>)>> {
+        let Some((bucket, ticket)) = self.reducing.pop_front() else { return Ok(None) };
+        self.watch.enter(Phase::Reduce);
+        let gradients = self.groups.data.finish(ticket)?.from_all()?;
+        self.leave_collective(Phase::Optimizer);
+        Ok(Some((bucket, gradients)))
+    }
+
+    /// Updates this rank's part of a bucket, and starts to gather what the others update.
+    fn update_bucket(&mut self, bucket: usize, gradients: &[Tensor], learning_rate: f64) -> Result<(usize, Ticket)> {
+        let shadow = self.store.shadow(bucket)?;
+        let (masters, segments) = (&self.store.masters[bucket], self.segments.of(bucket));
+        let squares = self.optimizer.step(bucket, masters, shadow.as_ref(), gradients, learning_rate, segments)?;
+        self.squares.keep(bucket, squares);
+        Ok((bucket, self.start_gathering(bucket, Stage::Update)?))
     }
 
     /// Brings the weights that the other ranks of the data axis begin with.

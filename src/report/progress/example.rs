@@ -43,6 +43,7 @@ pub fn step(step: u64, epoch: u64, seconds: f64) -> Step {
         gradient_norm: 1.0,
         layer_gradient_norms: vec![("conv1".into(), 0.5)],
         loader_queue: 1,
+        left_out: None,
         time: Duration::from_secs_f64(seconds),
         ranks: vec![own; 2],
     }
