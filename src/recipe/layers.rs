@@ -11,7 +11,7 @@ use toml::{Table, Value};
 const DEFAULTS: &str = include_str!("shipped/defaults.toml");
 
 /// Name and text of every shipped recipe, in the order in which they are listed.
-pub const SHIPPED: [(&str, &str); 8] = [
+pub const SHIPPED: [(&str, &str); 15] = [
     ("fashion-mnist", ""),
     ("quick", include_str!("shipped/quick.toml")),
     ("alexnet-relu", include_str!("shipped/alexnet-relu.toml")),
@@ -20,7 +20,23 @@ pub const SHIPPED: [(&str, &str); 8] = [
     ("dropout-off", include_str!("shipped/dropout-off.toml")),
     ("chapter-lenet", include_str!("shipped/chapter-lenet.toml")),
     ("chapter-alexnet", include_str!("shipped/chapter-alexnet.toml")),
+    ("imagenet-2012", include_str!("shipped/imagenet-2012.toml")),
+    ("imagenet-2012-code", include_str!("shipped/imagenet-2012-code.toml")),
+    ("imagenet-2012-plain-pools", include_str!("shipped/imagenet-2012-plain-pools.toml")),
+    ("imagenet-2012-no-norm", include_str!("shipped/imagenet-2012-no-norm.toml")),
+    ("imagenet-2012-apart", include_str!("shipped/imagenet-2012-apart.toml")),
+    ("imagenet-2012-half", include_str!("shipped/imagenet-2012-half.toml")),
+    ("imagenet-2014", include_str!("shipped/imagenet-2014.toml")),
 ];
+
+/// What in a shipped recipe is no setting: what others measured who ran the like of it.
+const REPORTED: &str = "reported";
+
+/// What the author of a shipped recipe's network measured of it, with his own program.
+pub fn reported(name: &str) -> Option<String> {
+    let table: Table = SHIPPED.iter().find(|(shipped, _)| *shipped == name)?.1.parse().ok()?;
+    table.get(REPORTED).and_then(Value::as_str).map(str::to_owned)
+}
 
 /// The longest chain of recipes that are based on one another.
 const DEEPEST: usize = 8;
@@ -46,6 +62,7 @@ impl Layered {
                 )));
             }
             let mut table = read_recipe(&name)?;
+            table.remove(REPORTED);
             next = match table.remove("base") {
                 None => None,
                 Some(Value::String(base)) => Some(base),
@@ -247,6 +264,14 @@ mod tests {
             crate::model::shipped::load(&recipe.model.name, &recipe.model.edits).unwrap();
             recipe.layout().unwrap();
         }
+    }
+
+    #[test]
+    fn what_others_measured_is_no_setting_and_belongs_to_one_recipe() {
+        assert_eq!(reported("imagenet-2012").unwrap(), "40.66 % top-1, 18.21 % top-5");
+        assert_eq!((reported("imagenet-2012-code"), reported("quick")), (None, None));
+        let recipe = Layered::from_recipe("imagenet-2012-no-norm").unwrap();
+        assert!(!recipe.keys().iter().any(|key| key == REPORTED));
     }
 
     #[test]

@@ -18,6 +18,6 @@ pub mod precision;
 pub mod read;
 pub mod settings;
 
-pub use layers::{Layered, SHIPPED};
+pub use layers::{Layered, SHIPPED, reported};
 pub use precision::{Precision, fast_bf16, has_fast_bf16};
 pub use settings::Recipe;

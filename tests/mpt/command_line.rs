@@ -269,6 +269,9 @@ fn show_lists_models_and_recipes() {
     assert!(models.contains("46,764,746") && models.contains("61,706") && models.contains("   |   lenet"), "{models}");
     let recipes = stdout(&output(&["show", "recipes"]));
     assert!(recipes.contains("fashion-mnist") && recipes.contains("alexnet-sigmoid"), "{recipes}");
+    let (_, by_others) = recipes.split_once("errors on ImageNet that Alex Krizhevsky measured").unwrap();
+    assert!(by_others.contains("imagenet-2012-no-norm      42.03 % top-1, 19.36 % top-5"), "{by_others}");
+    assert!(by_others.ends_with("Nobody has run these recipes on ImageNet with mpt.\n"), "{by_others}");
 }
 
 /// A run that gets SIGINT after its first step: its exit code, and what it says after that.
