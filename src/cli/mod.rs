@@ -60,7 +60,7 @@ enum Command {
     Verify(verify::Verify),
     /// Measure steps, scaling, exchanges and the loader on this machine, on random images
     Bench(bench::Bench),
-    /// Show models and recipes
+    /// Show models, kernels, curves of runs and recipes, as tables and pictures
     Show(show::Show),
     /// Show what this machine has and what it lacks: libtorch, GPUs and their links, NCCL, network, memory, data
     ///
