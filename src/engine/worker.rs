@@ -9,7 +9,7 @@ use super::rank::{Rank, Settings, Shard};
 use crate::checkpoint::{Checkpoint, Position, WeightFile};
 use crate::comm::Groups;
 use crate::data::Batch;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::events::StopReason;
 use crate::launch::control::Control;
 use crate::launch::threads::Reporter;
@@ -197,7 +197,11 @@ impl Worker<'_> {
         self.rank.lap()?;
         for _ in 0..limit {
             let (asked, loader_queue) = (Instant::now(), batches.len());
-            let Ok(batch) = batches.recv() else { break };
+            // The loader tells why it fails. If it just ends, the data set has fewer examples than when the run began.
+            let ended = |_| {
+                Error::failed(format!("the training set has shrunk: it has no examples for step {}", self.steps + 1))
+            };
+            let batch = batches.recv().map_err(ended)?;
             let loader_wait = asked.elapsed();
             let batch = self.on_device(batch?.as_ref())?;
             if let Some(on_step) = self.assignment.on_step {

@@ -37,7 +37,7 @@ const EVENTFUL: [&str; 16] = [
     "checkpoint.keep=100",
 ];
 
-fn recipe(settings: &[&str]) -> Recipe {
+pub fn recipe(settings: &[&str]) -> Recipe {
     let mut layered = Layered::from_recipe("fashion-mnist").unwrap();
     for assignment in EVENTFUL.iter().chain(settings) {
         layered.set(assignment, "test").unwrap();
@@ -46,7 +46,7 @@ fn recipe(settings: &[&str]) -> Recipe {
 }
 
 /// A run in a folder, from its start or from a checkpoint.
-fn trained(folder: &Path, from: Option<&Path>, settings: &[&str]) -> (Summary, Vec<Event>) {
+pub fn trained(folder: &Path, from: Option<&Path>, settings: &[&str]) -> (Summary, Vec<Event>) {
     let recipe = recipe(settings);
     let mut job = Job::new(&recipe, Control::default()).unwrap();
     job.saving = Saving::new(&recipe, folder);
@@ -63,11 +63,11 @@ fn steps(run: &Path) -> Vec<u64> {
     Checkpoints::of_run(run).list().unwrap().into_iter().map(|(step, _)| step).collect()
 }
 
-fn at(run: &Path, step: u64) -> PathBuf {
+pub fn at(run: &Path, step: u64) -> PathBuf {
     run.join(format!("checkpoints/step-{step:08}"))
 }
 
-fn tensors(checkpoint: &Path, file: &str) -> BTreeMap<String, Tensor> {
+pub fn tensors(checkpoint: &Path, file: &str) -> BTreeMap<String, Tensor> {
     Tensor::read_safetensors(checkpoint.join(file)).unwrap().into_iter().collect()
 }
 

@@ -11,6 +11,7 @@ mod diagram;
 mod doctor;
 mod eval;
 mod evaluation;
+mod faults;
 mod filters;
 mod finite;
 mod gpu;
