@@ -47,14 +47,27 @@ fn is_first(plan: &Plan, layer: LayerId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::parse::Edits;
+    use crate::model::parse::{Edits, parse};
     use crate::model::shipped;
     use crate::plan::{Mode, plan};
 
+    fn of_model(model: &Model, mesh: &str) -> Vec<String> {
+        let plan = plan(model, mesh.parse().unwrap(), Mode::ModelParallel).unwrap();
+        stages(&plan).iter().map(|stage| stage.names(model).join(" ")).collect()
+    }
+
     fn of(model: &str, mesh: &str) -> Vec<String> {
-        let model = shipped::load(model, &Edits::default()).unwrap();
-        let plan = plan(&model, mesh.parse().unwrap(), Mode::ModelParallel).unwrap();
-        stages(&plan).iter().map(|stage| stage.names(&model).join(" ")).collect()
+        of_model(&shipped::load(model, &Edits::default()).unwrap(), mesh)
+    }
+
+    #[test]
+    fn a_stage_ends_where_others_read_it() {
+        let text = "name = \"a\"\ninput = [1, 8, 8]\nlayers = [{ name = \"c\", kind = \"conv\", out = 4, kernel = 3 }, \
+                    { name = \"r\", kind = \"relu\" }, { name = \"t\", kind = \"tanh\" }, \
+                    { name = \"s\", kind = \"add\", inputs = [\"t\", \"r\"] }, { name = \"f\", kind = \"flatten\" }, \
+                    { name = \"fc\", kind = \"linear\", out = 4 }, { name = \"loss\", kind = \"softmax-cross-entropy\" }]";
+        let model = parse(text, "a", &Edits::default()).unwrap();
+        assert_eq!(of_model(&model, "1x2"), ["c r", "t", "s f", "fc", "loss"]);
     }
 
     #[test]
