@@ -1,10 +1,10 @@
 //! Weights for others to read: the values of a checkpoint as they are, to the last bit, under other names.
 
-use super::tensors::{self, Described, TensorFile, Whole, start_of_file};
+use super::slices::{Outline, Slices};
+use super::tensors::{Described, TensorFile, pieces, start_of_file};
 use crate::error::{Error, Result};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use tch::Tensor;
 
@@ -24,14 +24,19 @@ pub fn export(file: &TensorFile, name_of: impl Fn(&str) -> String, place: &Path)
 pub fn write_tensor(name: &str, tensor: &Tensor, place: &Path) -> Result<()> {
     let (kind, values) = (tensor.kind(), tensor.f_reshape([-1])?);
     let shape = tensor.size().into_iter().map(|side| side as usize).collect();
-    let bytes = |_, indices: Range<usize>| {
-        let mut bytes = vec![0; indices.len() * kind.elt_size_in_bytes()];
-        let values = values.f_narrow(0, indices.start as i64, indices.len() as i64)?;
-        values.f_copy_data_u8(&mut bytes, indices.len())?;
-        Ok(bytes)
-    };
-    let whole = Whole { kind, tensors: &[Described { name: name.to_owned(), shape }], values: &bytes };
-    whole_or_not(place, |unfinished| tensors::write(unfinished, &whole).map(|_| ()))
+    let described = Described { name: name.to_owned(), shape };
+    let outline = Outline::new(kind, std::slice::from_ref(&described))?;
+    whole_or_not(place, |unfinished| {
+        outline.create(unfinished)?;
+        let mut file = Slices::of(unfinished, &outline)?;
+        for indices in pieces(0..described.len()) {
+            let mut bytes = vec![0; indices.len() * kind.elt_size_in_bytes()];
+            let values = values.f_narrow(0, indices.start as i64, indices.len() as i64)?;
+            values.f_copy_data_u8(&mut bytes, indices.len())?;
+            file.write(0, indices.start, &bytes)?;
+        }
+        file.finish().map(drop)
+    })
 }
 
 /// Lets `write` write a file beside its place, which appears under its name only when it is whole. Gives what `write` gives.

@@ -4,7 +4,7 @@
 //! and the folder then renamed: under its name it is whole, whatever happened when. Only then are older ones removed.
 
 use super::state::{About, Best, FORMAT, Position, State};
-use super::tensors::{self, TensorFile, Whole};
+use super::tensors::{FileSum, TensorFile};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -22,8 +22,10 @@ const UNFINISHED: &str = ".step-";
 const BEST: &str = "best";
 /// Its name until it takes the place of the one before.
 const NEXT_BEST: &str = ".best";
-const MODEL: &str = "model.safetensors";
-const OPTIMIZER: &str = "optimizer.safetensors";
+/// The file of the weights in full precision.
+pub const MODEL: &str = "model.safetensors";
+/// The file of the velocities.
+pub const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
 
 /// The checkpoints of a run.
@@ -33,7 +35,7 @@ pub struct Checkpoints {
 }
 
 /// What a checkpoint is made of.
-pub struct Content<'v> {
+pub struct Content {
     /// Where the run stands.
     pub position: Position,
     /// The learning rate of its next step.
@@ -42,10 +44,8 @@ pub struct Content<'v> {
     pub best: Option<Best>,
     /// What was run.
     pub about: About,
-    /// The weights in full precision.
-    pub model: Whole<'v>,
-    /// The velocities, where there is momentum: the same names and shapes.
-    pub optimizer: Option<Whole<'v>>,
+    /// Its files, which are on the disk.
+    pub files: BTreeMap<String, FileSum>,
 }
 
 /// A checkpoint that was found whole.
@@ -67,25 +67,36 @@ impl Checkpoints {
         Self { folder: run.join(FOLDER) }
     }
 
-    /// Writes a checkpoint, then removes others as [`Checkpoints::thin_out`] says. Gives its folder.
+    /// Where the checkpoint of a step lies until it is whole.
+    pub fn unfinished(&self, step: u64) -> PathBuf {
+        self.folder.join(format!("{UNFINISHED}{step:08}"))
+    }
+
+    /// Makes the folder of a checkpoint that is to be written, after it has removed what a crash left unfinished.
     ///
     /// # Errors
-    /// The file system's, as on a full disk; then what was there is there still.
-    pub fn write(&self, content: &Content, keep: usize) -> Result<PathBuf> {
+    /// The file system's.
+    pub fn begin(&self, step: u64) -> Result<PathBuf> {
+        let unfinished = self.unfinished(step);
+        let begun =
+            fs::create_dir_all(&self.folder).and_then(|()| self.clear()).and_then(|()| fs::create_dir(&unfinished));
+        begun.map(|()| unfinished).map_err(|error| self.fault(&error))
+    }
+
+    /// Removes a checkpoint that cannot be written: what a full disk could not take should not go on filling it. If that
+    /// fails too, the next one tries.
+    pub fn abandon(&self, step: u64) {
+        let _ = fs::remove_dir_all(self.unfinished(step));
+    }
+
+    /// Writes the last file of a checkpoint and gives it its name, then removes others as [`Checkpoints::thin_out`] says.
+    ///
+    /// # Errors
+    /// The file system's; then what was there is there still.
+    pub fn finish(&self, content: Content, keep: usize) -> Result<()> {
         let (step, best) = (content.position.step, content.best);
-        let unfinished = self.folder.join(format!("{UNFINISHED}{step:08}"));
-        let fault = |error: io::Error| Error::failed(format!("{}: {error}", self.folder.display()));
-        let written = fs::create_dir_all(&self.folder)
-            .and_then(|()| self.clear())
-            .and_then(|()| fs::create_dir(&unfinished))
-            .map_err(fault)
-            .and_then(|()| write_files(&unfinished, content));
-        if let Err(error) = written {
-            // What a full disk could not take should not go on filling it. If that fails too, the next write tries.
-            let _ = fs::remove_dir_all(&unfinished);
-            return Err(error);
-        }
-        let place = self.at(step);
+        let (unfinished, place) = (self.unfinished(step), self.at(step));
+        write_state(&unfinished, content)?;
         let install = || {
             if place.exists() {
                 // A damaged one, or one that a run which went on from an earlier one has come to again.
@@ -94,10 +105,14 @@ impl Checkpoints {
             fs::rename(&unfinished, &place)?;
             sync(&self.folder)
         };
-        install().map_err(fault)?;
+        install().map_err(|error| self.fault(&error))?;
         // This one is there, whatever becomes of the others; what cannot be removed the next write tries again.
         let _ = self.thin_out(step, keep, best.map(|best| best.step));
-        Ok(place)
+        Ok(())
+    }
+
+    fn fault(&self, error: &io::Error) -> Error {
+        Error::failed(format!("{}: {error}", self.folder.display()))
     }
 
     /// Removes what a crash left unfinished.
@@ -191,15 +206,9 @@ impl Checkpoints {
     }
 }
 
-fn write_files(folder: &Path, content: &Content) -> Result<()> {
-    let mut files = BTreeMap::new();
-    files.insert(MODEL.to_owned(), tensors::write(&folder.join(MODEL), &content.model)?);
-    if let Some(optimizer) = &content.optimizer {
-        files.insert(OPTIMIZER.to_owned(), tensors::write(&folder.join(OPTIMIZER), optimizer)?);
-    }
-    let Content { position, best, .. } = *content;
-    let (run, mpt, learning_rate) =
-        (content.about.clone(), env!("CARGO_PKG_VERSION").to_owned(), Some(content.learning_rate));
+fn write_state(folder: &Path, content: Content) -> Result<()> {
+    let Content { position, learning_rate, best, about: run, files } = content;
+    let (mpt, learning_rate) = (env!("CARGO_PKG_VERSION").to_owned(), Some(learning_rate));
     State { format: FORMAT, mpt, position, learning_rate, best, run, files }.write(&folder.join(STATE))?;
     sync(folder).map_err(|error| Error::failed(format!("{}: {error}", folder.display())))
 }

@@ -190,7 +190,7 @@ impl State {
 fn sum_of(text: &str) -> String {
     let mut sum = Hasher::new();
     sum.update(text.as_bytes());
-    shown(sum)
+    shown(sum.finalize())
 }
 
 /// Sums, with the loss as text: so every value comes back as it was, to the last bit, and what is not a number too.

@@ -8,7 +8,7 @@ use crc32fast::Hasher;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -37,17 +37,6 @@ pub struct Described {
     pub shape: Vec<usize>,
 }
 
-/// Tensors to be written.
-pub struct Whole<'v> {
-    /// Their type: fp32 or fp64.
-    pub kind: Kind,
-    /// The tensors, in the file's order.
-    pub tensors: &'v [Described],
-    /// Some values of one of them, by its place in `tensors` and their indices in row-major order, in the machine's
-    /// (little-endian) form.
-    pub values: &'v dyn Fn(usize, Range<usize>) -> Result<Vec<u8>>,
-}
-
 /// How a file is known to be whole. The checksum is to find damage, not malice: CRC-32, which costs less time than
 /// reading the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,34 +57,6 @@ impl Described {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-}
-
-/// Writes a file and waits until it is on the disk.
-///
-/// # Errors
-/// The file system's, as on a full disk, and what `values` reports.
-pub fn write(path: &Path, whole: &Whole) -> Result<FileSum> {
-    let dtype = match whole.kind {
-        Kind::Double => Dtype::F64,
-        _ => Dtype::F32,
-    };
-    let mut end = 0;
-    let describe = |tensor: &Described| {
-        let begin = end;
-        end += tensor.len() * whole.kind.elt_size_in_bytes();
-        (tensor.name.clone(), TensorInfo { dtype, shape: tensor.shape.clone(), data_offsets: (begin, end) })
-    };
-    let infos = whole.tensors.iter().map(describe).collect();
-    let fault = |error: &dyn std::fmt::Display| Error::failed(format!("{}: {error}", path.display()));
-    let start = start_of_file(infos).map_err(|error| fault(&error))?;
-    let mut output = Output::create(path).map_err(|error| fault(&error))?;
-    output.write(&start).map_err(|error| fault(&error))?;
-    for (index, tensor) in whole.tensors.iter().enumerate() {
-        for indices in pieces(0..tensor.len()) {
-            output.write(&(whole.values)(index, indices)?).map_err(|error| fault(&error))?;
-        }
-    }
-    output.finish().map_err(|error| fault(&error))
 }
 
 /// What stands in a file before the values: the header, which describes tensors in the order of their values, and its length
@@ -120,33 +81,9 @@ pub fn pieces(indices: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     indices.clone().step_by(VALUES_AT_ONCE).map(move |begin| begin..(begin + VALUES_AT_ONCE).min(indices.end))
 }
 
-/// A file being written, with its sum.
-struct Output {
-    file: File,
-    sum: Hasher,
-    bytes: u64,
-}
-
-impl Output {
-    fn create(path: &Path) -> io::Result<Self> {
-        Ok(Self { file: File::create(path)?, sum: Hasher::new(), bytes: 0 })
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.sum.update(bytes);
-        self.bytes += bytes.len() as u64;
-        self.file.write_all(bytes)
-    }
-
-    fn finish(self) -> io::Result<FileSum> {
-        self.file.sync_all()?;
-        Ok(FileSum { bytes: self.bytes, crc32: shown(self.sum) })
-    }
-}
-
 /// A sum as checkpoints write it.
-pub(super) fn shown(sum: Hasher) -> String {
-    format!("{:08x}", sum.finalize())
+pub(super) fn shown(crc32: u32) -> String {
+    format!("{crc32:08x}")
 }
 
 /// A file that was found whole. It is not kept open: a checkpoint that is removed should free the disk.
@@ -329,7 +266,7 @@ pub(super) fn sum(file: &mut File) -> io::Result<FileSum> {
     let (mut sum, mut bytes, mut buffer) = (Hasher::new(), 0, vec![0; CHECKED_AT_ONCE]);
     loop {
         match file.read(&mut buffer)? {
-            0 => return Ok(FileSum { bytes, crc32: shown(sum) }),
+            0 => return Ok(FileSum { bytes, crc32: shown(sum.finalize()) }),
             read => {
                 sum.update(&buffer[..read]);
                 bytes += read as u64;

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::launch::board::Board;
 use crate::launch::heartbeat::Heartbeat;
 use crate::launch::launchers::{Described, Launcher};
+use crate::launch::peers::Peers;
 use crate::launch::watchdog::{Watch, Watchdog, council};
 use crate::launch::world::World;
 use crate::launch::{agreement, environment, host, meeting, threads};
@@ -249,6 +250,17 @@ impl Place {
     /// A rank failed.
     pub fn follow(&self, point: &str) -> Result<()> {
         if let Self::Rank(_, world, _) = self { world.follow(point) } else { Ok(()) }
+    }
+
+    /// The other processes of a run, if there are some and all see its folder. Every rank must ask.
+    ///
+    /// # Errors
+    /// The store does not answer, or a rank failed.
+    pub fn peers(&self, folder: &Path) -> Result<Option<Peers>> {
+        match self {
+            Self::Rank(_, world, _) if world.who.size > 1 => Peers::sharing(world, folder),
+            _ => Ok(None),
+        }
     }
 
     /// The ranks of a mesh that are in this process, in their groups and with where their batches come from, and what watches

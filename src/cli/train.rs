@@ -172,6 +172,15 @@ impl Train {
         }
         let saving = run_folder.as_deref().and_then(|folder| Saving::new(&recipe, folder));
         job.saving = saving.map(|saving| saving.with_recipe(layered.to_json()));
+        if let Some(folder) = run_folder.as_deref().filter(|_| job.saving.is_some()) {
+            job.peers = place.peers(folder)?;
+            if job.peers.is_none() && place.started().is_some_and(|ranks| ranks > 1) && !self.quiet {
+                let folder = folder.display();
+                let message =
+                    format!("not all ranks see {folder}: checkpoints are brought to rank 0, which writes them");
+                console::say(Line::new("checkpoints", message));
+            }
+        }
         if !self.quiet {
             resume.iter().flat_map(|resume| resume.changes(&layered)).for_each(console::say);
             let recipe = Line::new("recipe", "the effective recipe").with("recipe", layered.to_json());

@@ -1,13 +1,14 @@
 //! Checkpoints that are written while training goes on. The ranks wait for a copy of what they hold; a thread of its own
 //! writes it. One is written at a time, and the memory of the copy is kept for the next.
-//!
-//! The thread also keeps which one is the best: an epoch is evaluated while its checkpoint is being written.
 
 use super::rank::Shard;
 use super::saving::{Saving, Standing};
+use super::slices::Numbered;
+use super::writer::Writer;
 use crate::checkpoint::{Best, State};
 use crate::error::{Error, Result};
 use crate::launch::environment::yield_to_training;
+use crate::launch::peers::{Leaver, Peers};
 use crate::plan::Plan;
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use std::path::PathBuf;
@@ -30,8 +31,8 @@ pub struct Written {
 
 /// What the thread is to do.
 enum Task {
-    /// Write a checkpoint; the thread knows which one is the best.
-    Write(Standing, Vec<Shard>),
+    /// Write a checkpoint, from a copy if there is one: other processes are to hear of it if there is not.
+    Write(Standing, Result<Vec<Numbered>>),
     /// Note how a checkpoint evaluated.
     Score(Best),
 }
@@ -40,7 +41,7 @@ enum Task {
 struct Done {
     folder: Result<PathBuf>,
     time: Duration,
-    shards: Vec<Shard>,
+    shards: Vec<Numbered>,
 }
 
 /// A checkpoint that is being written.
@@ -56,49 +57,44 @@ pub struct Background {
     thread: Option<JoinHandle<Option<Best>>>,
     under_way: Option<UnderWay>,
     /// The memory of the last copy, while nothing is under way.
-    kept: Option<Vec<Shard>>,
+    kept: Option<Vec<Numbered>>,
+    /// Ends the thread's waiting for other processes.
+    leaver: Option<Leaver>,
 }
 
 impl Background {
-    /// Starts the thread, in a run that goes on after a checkpoint, if it does.
+    /// Starts the thread, which writes with the other processes of the run if it has any, after the checkpoint that the run goes
+    /// on from, if it does.
     ///
     /// # Errors
     /// There is no thread to be had.
-    pub fn start(saving: Saving, plan: Arc<Plan>, after: Option<&State>) -> Result<Self> {
+    pub fn start(saving: Saving, plan: Arc<Plan>, peers: Option<Peers>, after: Option<&State>) -> Result<Self> {
         let (tasks, ordered) = unbounded();
         let (sender, done) = bounded(1);
-        let best = after.and_then(|state| state.best).filter(|best| saving.checkpoints().at(best.step).is_dir());
-        let mut writer = Writer { saving, plan, best, newest: after.map(|state| state.position.step) };
+        let leaver = peers.as_ref().map(Peers::leaver);
+        let mut writer = Writer::new(saving, plan, peers, after);
         let run = move || {
             yield_to_training();
             for task in ordered {
                 match task {
                     // If nobody listens any more, the run has ended with an error, and the checkpoint is there all the same.
-                    Task::Write(standing, shards) => drop(sender.send(writer.write(standing, shards))),
+                    Task::Write(standing, shards) => drop(sender.send(write(&mut writer, standing, shards))),
                     Task::Score(score) => writer.score(score),
                 }
             }
-            writer.best
+            writer.best()
         };
         let thread = thread::Builder::new().name("checkpoints".into()).spawn(run);
         let thread = thread.map_err(|error| Error::failed(format!("a thread cannot be started: {error}")))?;
-        Ok(Self { tasks: Some(tasks), done, thread: Some(thread), under_way: None, kept: None })
+        Ok(Self { tasks: Some(tasks), done, thread: Some(thread), under_way: None, kept: None, leaver })
     }
 
-    /// Copies what the ranks hold, and has it written. They have waited for this since `since`, and may go on when it
-    /// returns. The one before must have been taken from [`Background::finished`].
-    ///
-    /// # Errors
-    /// What libtorch reports, as when memory runs out.
-    pub fn write(&mut self, standing: Standing, shards: &[Shard], since: Instant) -> Result<()> {
-        let mut copy = match self.kept.take() {
-            Some(kept) => kept,
-            None => shards.iter().map(room_for).collect::<Result<_>>()?,
-        };
-        copy.iter_mut().zip(shards).try_for_each(|(copy, shard)| fill(copy, shard))?;
+    /// Copies what ranks of this process hold, and has it written. They have waited for this since `since`, and may go on when
+    /// it returns. The one before must have been taken from [`Background::finished`].
+    pub fn write(&mut self, standing: Standing, shards: &[Numbered], since: Instant) {
+        let copy = copied(self.kept.take(), shards);
         self.under_way = Some(UnderWay { step: standing.position.step, held_up: since.elapsed() });
         self.have_done(Task::Write(standing, copy));
-        Ok(())
     }
 
     /// Tells how the newest checkpoint evaluated, which may still be under way. One that could not be written is no best.
@@ -138,38 +134,25 @@ impl Background {
 
 impl Drop for Background {
     fn drop(&mut self) {
+        // Other processes may have ended.
+        self.leaver.iter().for_each(Leaver::leave);
         drop(self.tasks.take());
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
-/// What the thread works with.
-struct Writer {
-    saving: Saving,
-    plan: Arc<Plan>,
-    best: Option<Best>,
-    /// The step of the newest checkpoint that is whole.
-    newest: Option<u64>,
+fn write(writer: &mut Writer, standing: Standing, shards: Result<Vec<Numbered>>) -> Done {
+    let begin = Instant::now();
+    let folder = writer.write(standing, shards.as_deref());
+    Done { folder, time: begin.elapsed(), shards: shards.unwrap_or_default() }
 }
 
-impl Writer {
-    fn write(&mut self, standing: Standing, shards: Vec<Shard>) -> Done {
-        let begin = Instant::now();
-        let folder = self.saving.write(&self.plan, Standing { best: self.best, ..standing }, &shards);
-        self.newest = folder.is_ok().then_some(standing.position.step);
-        Done { folder, time: begin.elapsed(), shards }
-    }
-
-    fn score(&mut self, score: Best) {
-        // That of an empty test set is not a number, and never better.
-        let before = self.best.map_or(f64::NEG_INFINITY, |best| best.test_accuracy);
-        let is_better = score.test_accuracy > before;
-        if self.newest == Some(score.step) && is_better {
-            self.best = Some(score);
-            // What the file system refuses now, the next write tries again.
-            let _ = self.saving.checkpoints().thin_out(score.step, self.saving.keep(), Some(score.step));
-        }
-    }
+/// A copy of shards, in memory that was kept from one before.
+fn copied(kept: Option<Vec<Numbered>>, shards: &[Numbered]) -> Result<Vec<Numbered>> {
+    let room = |(rank, shard): &Numbered| Ok((*rank, room_for(shard)?));
+    let mut copy = kept.map_or_else(|| shards.iter().map(room).collect::<Result<_>>(), Ok)?;
+    copy.iter_mut().zip(shards).try_for_each(|((_, copy), (_, shard))| fill(copy, shard))?;
+    Ok(copy)
 }
 
 /// Memory for a copy of a shard.
@@ -206,7 +189,7 @@ mod tests {
         let plan = Arc::new(plan_of(&recipe).unwrap());
         let saving = Saving::new(&recipe, folder).unwrap();
         let size = Layout::new(&plan, 0, 0).size as i64;
-        (Background::start(saving, Arc::clone(&plan), None).unwrap(), plan, size)
+        (Background::start(saving, Arc::clone(&plan), None, None).unwrap(), plan, size)
     }
 
     fn at(step: u64) -> Standing {
@@ -222,12 +205,12 @@ mod tests {
     fn what_is_written_is_what_was_there_when_the_ranks_went_on() {
         let dir = tempfile::tempdir().unwrap();
         let (mut background, plan, size) = of_quick(dir.path());
-        let mut shards = [shard(size)];
+        let mut shards = [(0, shard(size))];
         let mut memory = Vec::new();
         for step in 1..=2 {
-            background.write(at(step), &shards, Instant::now()).unwrap();
-            let _ = shards[0].masters[0].g_add_scalar_(1.0);
-            let _ = shards[0].velocities.as_mut().unwrap()[0].g_add_scalar_(1.0);
+            background.write(at(step), &shards, Instant::now());
+            let _ = shards[0].1.masters[0].g_add_scalar_(1.0);
+            let _ = shards[0].1.velocities.as_mut().unwrap()[0].g_add_scalar_(1.0);
             let written = background.finished(true).unwrap();
             assert_eq!(written.step, step);
             let checkpoint = Checkpoint::open(&written.folder.unwrap()).unwrap();
@@ -239,7 +222,7 @@ mod tests {
                     assert_eq!(found, expected, "{} of step {step}", described.name);
                 }
             }
-            memory.push(background.kept.as_ref().unwrap()[0].masters[0].data_ptr());
+            memory.push(background.kept.as_ref().unwrap()[0].1.masters[0].data_ptr());
             assert!(background.finished(true).is_none(), "told twice");
         }
         assert_eq!(memory[0], memory[1], "the memory of the copy is used again");
@@ -249,7 +232,7 @@ mod tests {
     fn what_is_being_written_is_finished_though_nobody_waits_for_it() {
         let dir = tempfile::tempdir().unwrap();
         let (mut background, _, size) = of_quick(dir.path());
-        background.write(at(3), &[shard(size)], Instant::now()).unwrap();
+        background.write(at(3), &[(0, shard(size))], Instant::now());
         drop(background);
         Checkpoint::open(&dir.path().join("checkpoints/step-00000003")).unwrap();
     }

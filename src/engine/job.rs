@@ -86,6 +86,7 @@ impl Job {
             max_time: recipe.train.max_time,
             loaded: Arc::default(),
             saving: None,
+            peers: None,
         })
     }
 }

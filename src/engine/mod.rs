@@ -20,7 +20,9 @@
 //! * [`worker`] a rank from start to end
 //! * [`session`] the loop
 //! * [`evaluation`] weights on a test set: top-1, top-5, loss, confusion by class
-//! * [`saving`] when a checkpoint is due, and how shards become whole parameters
+//! * [`saving`] when a checkpoint is due, and what it says of the run
+//! * [`slices`] which bytes of its files the ranks of a process hold
+//! * [`writer`] how it is written, alone or with other processes
 //! * [`background`] checkpoints that are written while training goes on
 //! * [`resuming`] where a run goes on
 //! * [`job`] from a recipe to all that a run needs: whatever can fail before the first step fails there
@@ -45,7 +47,9 @@ pub mod resuming;
 pub mod saving;
 mod segments;
 pub mod session;
+pub mod slices;
 pub mod table;
 pub mod traffic;
 pub mod waiting;
 pub mod worker;
+pub mod writer;

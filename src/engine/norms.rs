@@ -30,8 +30,7 @@ impl Squares {
         let places = layout.entries.iter().map(|entry| {
             let share = &entry.share;
             // A parameter that the ranks of the model axis hold alike has the same gradient on each: the first counts it.
-            let split = share.held.len() < share.whole[share.dimension];
-            let counts = split || plan.mesh.model_rank(rank) == 0;
+            let counts = share.is_split() || plan.mesh.model_rank(rank) == 0;
             layers.iter().position(|&layer| layer == share.layer).filter(|_| counts)
         });
         let shard = layout.shard(plan.mesh.data_rank(rank));

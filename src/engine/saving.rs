@@ -1,11 +1,11 @@
-//! Checkpoints, seen from the loop: when one is due, and how the shards of the ranks become whole parameters. (The way
-//! back is [`super::parameters::Store::read`], and [`super::resuming`].)
+//! Checkpoints, seen from the loop: when one is due, and what it says of the run. ([`super::slices`] says which values come from
+//! where; the way back is [`super::parameters::Store::read`], and [`super::resuming`].)
 
 use super::job::settings;
-use super::layout::{Layout, Run};
-use super::rank::Shard;
+use super::layout::Layout;
+use super::slices::{Draft, Sums};
 use crate::checkpoint::state::About;
-use crate::checkpoint::{Best, Checkpoints, Content, Described, Position, Whole};
+use crate::checkpoint::{Best, Checkpoints, Content, Described, Position};
 use crate::error::Result;
 use crate::model::Model;
 use crate::model::cost::{parameter_name, parameters};
@@ -13,9 +13,7 @@ use crate::plan::Plan;
 use crate::recipe::Recipe;
 use crate::recipe::settings::CheckpointSettings;
 use crate::torch;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
-use tch::{Kind, Tensor};
 
 /// Where a run's checkpoints go, and when.
 #[derive(Clone, Debug)]
@@ -85,15 +83,27 @@ impl Saving {
         self.settings.every_epochs != 0 && epoch.is_multiple_of(self.settings.every_epochs)
     }
 
-    /// Writes a checkpoint from what each rank holds, in rank order; gives its folder.
+    /// The layouts of the ranks at each place of the model axis.
+    pub fn layouts(&self, plan: &Plan) -> Vec<Layout> {
+        (0..plan.mesh.model).map(|model_rank| Layout::new(plan, model_rank, self.bucket)).collect()
+    }
+
+    /// Makes the unfinished folder of a checkpoint, with its files; gives it.
     ///
     /// # Errors
     /// The file system's, as on a full disk.
-    pub fn write(&self, plan: &Plan, standing: Standing, shards: &[Shard]) -> Result<PathBuf> {
+    pub fn begin(&self, step: u64, draft: &Draft) -> Result<PathBuf> {
+        let unfinished = self.checkpoints.begin(step)?;
+        let made = draft.create(&unfinished);
+        made.inspect_err(|_| self.checkpoints.abandon(step)).map(|()| unfinished)
+    }
+
+    /// Lets a checkpoint be one if all of its files could be written: `sums` of all who did.
+    ///
+    /// # Errors
+    /// They could not, or the file system's; then what was there is there still.
+    pub fn finish(&self, draft: &Draft, plan: &Plan, standing: Standing, sums: Result<Vec<Sums>>) -> Result<()> {
         let Standing { position, learning_rate, best, steps_per_epoch } = standing;
-        let tensors = described(&plan.model);
-        let layout = |model_rank| Layout::new(plan, model_rank, self.bucket);
-        let layouts: Vec<Layout> = (0..plan.mesh.model).map(layout).collect();
         let about = About {
             model: plan.model.name.clone(),
             precision: self.precision.to_owned(),
@@ -106,15 +116,10 @@ impl Saving {
             libtorch: torch::version(),
             recipe: self.recipe.clone(),
         };
-        let masters: Vec<&[Tensor]> = shards.iter().map(|shard| &shard.masters[..]).collect();
-        let velocities: Option<Vec<&[Tensor]>> = shards.iter().map(|shard| shard.velocities.as_deref()).collect();
-        let kind = masters.first().and_then(|masters| masters.first()).map_or(Kind::Float, Tensor::kind);
-        let of_model = |index, indices| whole(plan, &layouts, &masters, index, indices);
-        let velocities_of_all = velocities.as_deref().unwrap_or_default();
-        let of_optimizer = |index, indices| whole(plan, &layouts, velocities_of_all, index, indices);
-        let model = Whole { kind, tensors: &tensors, values: &of_model };
-        let optimizer = velocities.as_ref().map(|_| Whole { kind, tensors: &tensors, values: &of_optimizer });
-        self.checkpoints.write(&Content { position, learning_rate, best, about, model, optimizer }, self.settings.keep)
+        let files = sums.and_then(|sums| draft.whole(&sums));
+        let content = files.map(|files| Content { position, learning_rate, best, about, files });
+        let finished = content.and_then(|content| self.checkpoints.finish(content, self.settings.keep));
+        finished.inspect_err(|_| self.checkpoints.abandon(position.step))
     }
 }
 
@@ -125,33 +130,4 @@ pub fn described(model: &Model) -> Vec<Described> {
         .flat_map(of_layer)
         .map(|(layer, found)| Described { name: parameter_name(model, layer, found.role), shape: found.shape })
         .collect()
-}
-
-/// The bytes of some values of one whole parameter, put together from one shard of each rank.
-fn whole(
-    plan: &Plan,
-    layouts: &[Layout],
-    shards: &[&[Tensor]],
-    parameter: usize,
-    indices: Range<usize>,
-) -> Result<Vec<u8>> {
-    let kind = shards.first().and_then(|shard| shard.first()).map(Tensor::kind);
-    let width = kind.map_or(0, |kind| kind.elt_size_in_bytes());
-    let mut bytes = vec![0; indices.len() * width];
-    for (rank, shard) in shards.iter().enumerate() {
-        let layout = &layouts[plan.mesh.model_rank(rank)];
-        for (part, values) in layout.shard(plan.mesh.data_rank(rank)).iter().zip(*shard) {
-            for Run { place, whole } in layout.entries[parameter].runs(part) {
-                let wanted = whole.start.max(indices.start)..whole.end.min(indices.end);
-                if wanted.is_empty() {
-                    continue;
-                }
-                let at = place - part.start + wanted.start - whole.start;
-                let values = values.f_narrow(0, at as i64, wanted.len() as i64)?;
-                let first = wanted.start - indices.start;
-                values.f_copy_data_u8(&mut bytes[first * width..(first + wanted.len()) * width], wanted.len())?;
-            }
-        }
-    }
-    Ok(bytes)
 }

@@ -16,6 +16,7 @@ use crate::comm::Groups;
 use crate::data::{Augmentation, Counts, LoaderOptions, MaskSpec, Order as DataOrder, Source, Supply};
 use crate::error::{Error, Result};
 use crate::events::{Bottleneck, DeviceTime, Epoch, Event, Started, Step, StopReason, Summary};
+use crate::launch::peers::Peers;
 use crate::launch::threads::{self, Crew};
 use crate::layers::Outcome;
 use crate::model::Kind;
@@ -49,6 +50,8 @@ pub struct Job {
     pub loaded: Arc<Counts>,
     /// Where and when checkpoints are written; `None`: there are none.
     pub saving: Option<Saving>,
+    /// The other processes of the run, if each writes its own slices of a checkpoint; else the first rank writes all.
+    pub peers: Option<Peers>,
 }
 
 /// The dropout layers of a model, for the loader to draw masks for.
@@ -102,7 +105,9 @@ pub fn run(job: Job, ranks: Ranks, listen: &mut dyn FnMut(&Event)) -> Result<Sum
     let mut assignment = job.assignment.clone();
     assignment.checkpoint_every = assignment.checkpoint_every.filter(|_| job.saving.is_some());
     let Grouped { supply, groups, interrupts } = ranks.grouped(assignment.plan.mesh);
-    let has_first = groups.iter().any(|(rank, _)| *rank == 0);
+    let speaks = groups.iter().any(|(rank, _)| *rank == 0);
+    let writes = speaks || job.peers.is_some();
+    let to_first = job.peers.is_none() && groups.len() < assignment.plan.mesh.ranks();
     let (mut senders, mut seats) = (Vec::new(), Vec::new());
     for (rank, groups) in groups {
         let (sender, orders) = unbounded();
@@ -119,7 +124,7 @@ pub fn run(job: Job, ranks: Ranks, listen: &mut dyn FnMut(&Event)) -> Result<Sum
     let plan = &job.assignment.plan;
     let layers = norms::layers(plan).into_iter().map(|layer| plan.model.layers[layer].name.clone()).collect();
     let times = vec![DeviceTime::default(); job.devices.len()];
-    let checkpoints = Checkpoints { has_first, tried: saved, saved, background: None };
+    let checkpoints = Checkpoints { speaks, writes, to_first, tried: saved, saved, background: None };
     Session { job, supply, crew, orders, listen, position, checkpoints, begin, time_before, times, layers }.run()
 }
 

@@ -5,7 +5,8 @@ use super::input::DeviceBatch;
 use super::memory::{Ask, Memory};
 use super::nonfinite::Origin;
 use super::norms;
-use super::rank::{Rank, Settings, Shard};
+use super::rank::{Rank, Settings};
+use super::slices::Numbered;
 use crate::checkpoint::{Checkpoint, Position, WeightFile};
 use crate::comm::Groups;
 use crate::data::Batch;
@@ -42,7 +43,10 @@ pub enum Order {
     /// Evaluate on a stream of batches, to its end.
     Evaluate(Batches),
     /// Report what a checkpoint needs, and leave it as it is until the next order.
-    Save,
+    Save {
+        /// Whether the first rank reports that of all, which all bring to it.
+        to_first: bool,
+    },
 }
 
 /// What a rank tells the loop.
@@ -60,8 +64,8 @@ pub enum Report {
     },
     /// A batch has been evaluated: the outcome over all ranks, summed over the batches so far.
     Evaluated(Outcome),
-    /// What a checkpoint needs of each rank, in rank order. The ranks leave it as it is until their next order.
-    Shards(Vec<Shard>),
+    /// What a checkpoint needs of some ranks. They leave it as it is until their next order.
+    Shards(Vec<Numbered>),
     /// The order is done.
     Done(Ended),
 }
@@ -167,7 +171,7 @@ pub fn work(assignment: &Assignment, number: usize, seat: Seat, reporter: &Repor
         let ended = match order {
             Order::Train { batches, limit, plateau } => worker.train(&batches, limit, plateau)?,
             Order::Evaluate(batches) => Ended { stopped: worker.evaluate(&batches)?, ..Ended::default() },
-            Order::Save => worker.save()?,
+            Order::Save { to_first } => worker.save(to_first)?,
         };
         reporter.report(Report::Done(ended))?;
     }
@@ -243,8 +247,9 @@ impl Worker<'_> {
         self.left_out >= most
     }
 
-    fn save(&mut self) -> Result<Ended> {
-        if let Some(shards) = self.rank.shards()? {
+    fn save(&mut self, to_first: bool) -> Result<Ended> {
+        let shards = if to_first { self.rank.shards()? } else { vec![self.rank.shard()] };
+        if !shards.is_empty() {
             self.reporter.report(Report::Shards(shards))?;
         }
         self.saved_at = Instant::now();

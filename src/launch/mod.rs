@@ -8,6 +8,7 @@
 //! * [`watchdog`] what sees a call that does not end, says whose fault it is, and ends the run
 //! * [`world`] the run that a process is a rank of, and the store in which it meets the others
 //! * [`board`] what the ranks of a run tell each other beside their work
+//! * [`peers`] and when they write a checkpoint together
 //! * [`agreement`] what the ranks of a run must have in common
 //! * [`heartbeat`] signs of life while they train
 //! * [`host`] how the ranks of a host come to share one loader
@@ -29,6 +30,7 @@ pub mod last_word;
 pub mod launchers;
 pub mod listening;
 pub mod meeting;
+pub mod peers;
 pub mod rank_logs;
 pub mod simulator;
 pub mod supervisor;

@@ -119,6 +119,11 @@ impl ParameterShare {
         self.shape().iter().product()
     }
 
+    /// Whether the ranks of the model axis hold a part each; else all hold the same.
+    pub fn is_split(&self) -> bool {
+        self.held.len() < self.whole[self.dimension]
+    }
+
     /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

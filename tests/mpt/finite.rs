@@ -153,8 +153,9 @@ fn after(plan: &Arc<Plan>, kind: Kind, deeds: &[Deed]) -> (Vec<Vec<Tensor>>, Vec
             agreed.push(rank.agree(&Word { lap, ..Word::of(outcome) })?);
         }
         let full = rank.full_weights()?.copy();
-        let shards = rank.shards()?.into_iter().flatten();
-        let kept = shards.flat_map(|shard| shard.masters.into_iter().chain(shard.velocities.into_iter().flatten()));
+        let shards = rank.shards()?.into_iter();
+        let kept =
+            shards.flat_map(|(_, shard)| shard.masters.into_iter().chain(shard.velocities.into_iter().flatten()));
         let tensors = std::iter::once(full).chain(kept.map(|tensor| tensor.copy())).collect::<Vec<_>>();
         reporter.report((number, tensors, agreed))
     })

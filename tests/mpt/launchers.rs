@@ -28,11 +28,15 @@ fn rank(rank: usize, port: u16, arguments: &[&str]) -> Command {
 fn both(arguments: &[&str], change: impl FnOnce(&mut Command)) -> [Output; 2] {
     // A port that was free a moment ago.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut second = rank(1, port, arguments);
+    let (first, mut second) = (rank(0, port, arguments), rank(1, port, arguments));
     change(&mut second);
+    outputs(first, second)
+}
+
+fn outputs(mut first: Command, mut second: Command) -> [Output; 2] {
     let second = second.spawn().unwrap();
     let second = thread::spawn(move || second.wait_with_output().unwrap());
-    [rank(0, port, arguments).output().unwrap(), second.join().unwrap()]
+    [first.output().unwrap(), second.join().unwrap()]
 }
 
 #[test]
@@ -47,11 +51,35 @@ fn ranks_that_a_launcher_started_compute_what_threads_compute() {
     let file = Path::new("checkpoints/step-00000004/model.safetensors");
     assert!(fs::read(threads.join(file)).unwrap() == fs::read(ranks.join(file)).unwrap());
     let said = stderr(&first);
+    assert!(!said.contains("not all ranks see"), "each wrote its own slices: {said}");
     assert!(
         said.contains("started by a launcher that sets RANK and WORLD_SIZE: 2 rank(s), 2 on this machine"),
         "{said}"
     );
     assert!(!stderr(&second).contains("started by"), "{}", stderr(&second));
+}
+
+/// As on machines that share no disk: the second rank does not see the folder of the run.
+#[test]
+fn where_ranks_do_not_share_the_folder_the_first_writes_for_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let (here, there, threads) = (dir.path().join("here"), dir.path().join("there"), dir.path().join("threads"));
+    fs::create_dir(&here).unwrap();
+    fs::create_dir(&there).unwrap();
+    let one = output(&tiny(&[&TWO[..], &["--gpus", "2", "--device", "cpu", "--run-dir", text(&threads)]].concat()));
+    assert_eq!(one.status.code(), Some(0), "{}", stderr(&one));
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let arguments = ["--gpus", "2", "--run-dir", "run"];
+    let (mut first, mut second) = (rank(0, port, &arguments), rank(1, port, &arguments));
+    first.current_dir(&here);
+    second.current_dir(&there);
+    let [first, second] = outputs(first, second);
+    assert_eq!((first.status.code(), second.status.code()), (Some(0), Some(0)), "{}", stderr(&first));
+    let said = stderr(&first);
+    assert!(said.contains("\nnot all ranks see run: checkpoints are brought to rank 0, which writes them\n"), "{said}");
+    let file = Path::new("checkpoints/step-00000004/model.safetensors");
+    assert!(fs::read(threads.join(file)).unwrap() == fs::read(here.join("run").join(file)).unwrap());
+    assert!(!there.join("run").exists());
 }
 
 #[test]

@@ -5,6 +5,7 @@ use super::{Rank, Shard};
 use crate::comm::{Call, Form, Stage, Ticket};
 use crate::engine::layout::Layout;
 use crate::engine::phases::Phase;
+use crate::engine::slices::Numbered;
 use crate::error::Result;
 use crate::model::LayerId;
 use std::iter;
@@ -118,23 +119,26 @@ impl Rank {
         Ok(Tensor::f_cat(&parts, 0)?)
     }
 
-    /// What each rank alone keeps between steps, brought to the first rank, in rank order; `None` on the others. Where
-    /// the ranks have memory in common it is that which the next step writes to.
+    /// What this rank alone keeps between steps, in the memory that the next step writes to, with its number.
+    pub fn shard(&self) -> Numbered {
+        let shallow = |parts: &[Tensor]| parts.iter().map(Tensor::shallow_clone).collect();
+        let (masters, velocities) = (shallow(&self.store.masters), self.optimizer.velocities().map(shallow));
+        (self.rank, Shard { masters, velocities })
+    }
+
+    /// What each rank alone keeps between steps, brought to the first rank, in rank order; nothing on the others.
     ///
     /// # Errors
     /// What the collective reports.
-    pub fn shards(&mut self) -> Result<Option<Vec<Shard>>> {
-        let masters = self.store.masters.iter().map(Tensor::shallow_clone).collect();
+    pub fn shards(&mut self) -> Result<Vec<Numbered>> {
+        let (_, Shard { masters, velocities }) = self.shard();
         let masters = self.bring_to_first("the weights", masters)?;
-        let velocities = match self.optimizer.velocities() {
-            Some(velocities) => {
-                let velocities = velocities.iter().map(Tensor::shallow_clone).collect();
-                self.bring_to_first("the velocities", velocities)?.into_iter().map(Some).collect()
-            }
+        let velocities = match velocities {
+            Some(velocities) => self.bring_to_first("the velocities", velocities)?.into_iter().map(Some).collect(),
             None => masters.iter().map(|_| None).collect::<Vec<_>>(),
         };
         let shards = masters.into_iter().zip(velocities).map(|(masters, velocities)| Shard { masters, velocities });
-        Ok((self.rank == 0).then(|| shards.collect()))
+        Ok(if self.rank == 0 { shards.enumerate().collect() } else { Vec::new() })
     }
 
     /// The shards of all ranks, a tensor for each bucket, on the first rank; none on the others. One bucket follows the

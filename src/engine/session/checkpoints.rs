@@ -3,10 +3,10 @@
 use super::Session;
 use crate::checkpoint::Best;
 use crate::engine::background::{Background, Written};
-use crate::engine::rank::Shard;
 use crate::engine::saving::Standing;
+use crate::engine::slices::Numbered;
 use crate::engine::worker::{Assignment, Order, Report};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::events::{Event, Saved};
 use crate::layers::Outcome;
 use std::sync::Arc;
@@ -14,8 +14,12 @@ use std::time::Instant;
 
 /// What the loop knows of its checkpoints.
 pub(super) struct Checkpoints {
-    /// Whether the first rank, whose process writes them, is in this one.
-    pub has_first: bool,
+    /// Whether the first rank is in this process.
+    pub speaks: bool,
+    /// Whether this process writes: that of the first rank does, and others where each writes its own slices.
+    pub writes: bool,
+    /// Whether what other processes hold is brought to the first rank.
+    pub to_first: bool,
     /// The step after which one was asked for last: the same on every rank.
     pub tried: Option<u64>,
     /// The step of the newest one that is written.
@@ -26,7 +30,7 @@ pub(super) struct Checkpoints {
 
 impl Session<'_> {
     /// Has a checkpoint written, unless that was tried after this step: the ranks wait for a copy of what they hold. One
-    /// that cannot be written does not end the run. Only the process of the first rank writes.
+    /// that cannot be written does not end the run.
     pub(super) fn save(&mut self) -> Result<()> {
         let step = self.position.step;
         if self.job.saving.is_none() || self.checkpoints.tried == Some(step) {
@@ -36,33 +40,45 @@ impl Session<'_> {
         let begin = Instant::now();
         // One is written at a time.
         self.tell_of_checkpoint(true);
-        let Some(shards) = self.shards()? else {
+        let shards = self.shards()?;
+        if !self.checkpoints.writes {
+            // The first rank's process knows better.
             self.checkpoints.saved = Some(step);
             return Ok(());
-        };
+        }
         self.position.whole_time = self.whole_time();
         if let Err(problem) = self.write(&shards, begin) {
-            self.say(Event::NotSaved { step, problem });
+            self.not_saved(step, problem);
         }
         Ok(())
     }
 
-    fn write(&mut self, shards: &[Shard], since: Instant) -> Result<()> {
+    /// The process of the first rank says it for all.
+    fn not_saved(&mut self, step: u64, problem: Error) {
+        if self.checkpoints.speaks {
+            self.say(Event::NotSaved { step, problem });
+        }
+    }
+
+    fn write(&mut self, shards: &[Numbered], since: Instant) -> Result<()> {
         let (position, assignment) = (self.position, &self.job.assignment);
         let learning_rate = assignment.learning_rate_of(position.step, position.plateau);
         let standing = Standing { position, learning_rate, best: None, steps_per_epoch: assignment.steps_per_epoch };
-        self.background()?.map_or(Ok(()), |background| background.write(standing, shards, since))
+        if let Some(background) = self.background()? {
+            background.write(standing, shards, since);
+        }
+        Ok(())
     }
 
     /// What writes, where this process does.
     fn background(&mut self) -> Result<Option<&mut Background>> {
-        let Some(saving) = self.job.saving.as_ref().filter(|_| self.checkpoints.has_first) else { return Ok(None) };
+        let Some(saving) = self.job.saving.as_ref().filter(|_| self.checkpoints.writes) else { return Ok(None) };
         let background = match self.checkpoints.background.take() {
             Some(background) => background,
             None => {
                 let Assignment { plan, begin, .. } = &self.job.assignment;
                 let after = begin.as_ref().map(|checkpoint| &checkpoint.state);
-                Background::start(saving.clone(), Arc::clone(plan), after)?
+                Background::start(saving.clone(), Arc::clone(plan), self.job.peers.take(), after)?
             }
         };
         Ok(Some(self.checkpoints.background.insert(background)))
@@ -97,21 +113,24 @@ impl Session<'_> {
                 self.checkpoints.saved = Some(step);
                 self.say(Event::Saved(Saved { step, folder, held_up, time }));
             }
-            Err(problem) => self.say(Event::NotSaved { step, problem }),
+            Err(problem) => self.not_saved(step, problem),
         }
     }
 
-    /// What each rank holds, in rank order, if the first rank is in this process.
-    fn shards(&mut self) -> Result<Option<Vec<Shard>>> {
-        self.order(self.orders.iter().map(|_| Order::Save))?;
-        let (mut ended, mut found) = (0, None);
+    /// What the ranks of this process hold, or all ranks, where they bring it to the first, which is in this one.
+    fn shards(&mut self) -> Result<Vec<Numbered>> {
+        let to_first = self.checkpoints.to_first;
+        self.order(self.orders.iter().map(|_| Order::Save { to_first }))?;
+        let (mut ended, mut found) = (0, Vec::new());
         while ended < self.orders.len() {
             match self.report()? {
-                Report::Shards(shards) => found = Some(shards),
+                Report::Shards(shards) => found.extend(shards),
                 Report::Done { .. } => ended += 1,
                 Report::Step { .. } | Report::Evaluated(_) => {}
             }
         }
+        // In rank order, so that each finds its memory of the last copy.
+        found.sort_unstable_by_key(|(rank, _)| *rank);
         Ok(found)
     }
 }
