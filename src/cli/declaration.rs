@@ -11,8 +11,8 @@ use std::fmt::Debug;
 
 /// Keys of a recipe that may differ from rank to rank: names, and what a machine has or serves where. The files of the model and of
 /// the weights that it begins with are compared by what they hold.
-const MAY_DIFFER: [&str; 7] =
-    ["name", "about", "model.name", "model.init_from", "data.dir", "parallel.threads", "metrics.addr"];
+const MAY_DIFFER: [&str; 8] =
+    ["name", "about", "model.name", "model.init_from", "data.dir", "data.readers", "parallel.threads", "metrics.addr"];
 const COMMAND: &str = "start every rank with the same command and environment";
 const PROGRAM: &str = "install the same mpt on every machine: scripts/setup does";
 const MODEL: &str = "give every rank the same model file";

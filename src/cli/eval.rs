@@ -6,6 +6,7 @@ use super::ranks::on_ranks;
 use super::trained::{Trained, split_left_open};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::export::write_tensor;
+use crate::data::Counts;
 use crate::engine::evaluation::{Evaluated, Evaluation};
 use crate::engine::job::plan_of;
 use crate::error::{Error, Result};
@@ -14,9 +15,11 @@ use crate::recipe::{Layered, Precision};
 use crate::report::console;
 use crate::report::evaluation_table::{self, Heading};
 use crate::report::line::Line;
+use crate::report::progress::unread;
 use crate::report::table::commas;
 use clap::Args;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What an evaluation may have otherwise than training had: keys, or sections that end in a dot.
@@ -83,8 +86,12 @@ impl Eval {
                 devices: (0..count).map(|rank| place.devices().name(rank)).collect(),
             };
             let (grouped, watchdog) = place.grouped("evaluation", plan.mesh, recipe.parallel.timeout, None)?;
+            if place.speaks() {
+                evaluation.test().remarks().iter().for_each(console::warn);
+            }
             let mut progress = Progress::begin(&heading, evaluation.test().len() as u64, place.speaks());
-            let evaluated = evaluation.run(grouped, &mut |done| progress.show(done));
+            let loaded = Arc::clone(&evaluation.loaded);
+            let evaluated = evaluation.run(grouped, &mut |done| progress.show(done, &loaded));
             let evaluated = evaluated.map_err(|error| watchdog.conclude(error))?;
             if place.speaks() { self.tell(&heading, &evaluated) } else { Ok(()) }
         })
@@ -154,7 +161,8 @@ impl Progress {
         Self { examples, speaks, last_line: Instant::now() }
     }
 
-    fn show(&mut self, done: u64) {
+    fn show(&mut self, done: u64, loaded: &Counts) {
+        loaded.news().iter().for_each(|problem| console::say(unread(problem)));
         if self.speaks && self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
             let line = Line::new("evaluating", format!("evaluating: {done}/{} examples", self.examples));

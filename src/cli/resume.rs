@@ -2,6 +2,7 @@
 
 use super::trained::{Trained, followed, newest, split_left_open};
 use crate::checkpoint::Checkpoint;
+use crate::engine::job::model_of;
 use crate::error::{Error, Result};
 use crate::recipe::Layered;
 use crate::report::console;
@@ -18,10 +19,11 @@ const AUTO: &str = "auto";
 /// What a resumed run may have otherwise: keys, or sections that end in a dot. How long it goes on leaves the numbers of a
 /// step as they are, and how the work is split does but for the order of sums: without a flag it stays as it was, to the
 /// last bit. A data set may have moved.
-const MAY_CHANGE: [&str; 10] = [
+const MAY_CHANGE: [&str; 11] = [
     "name",
     "about",
     "data.dir",
+    "data.readers",
     "train.epochs",
     "train.steps",
     "train.max_time",
@@ -125,7 +127,11 @@ impl Resume {
             layered = split_left_open(&self.saved, devices)?;
             lay(&mut layered)?;
         }
-        let precision = layered.recipe()?.train.precision.resolved().name();
+        let asked = layered.recipe()?;
+        if asked.model.classes_of_data {
+            layered.set(&format!("model.classes={}", model_of(&asked)?.classes()), "resumed")?;
+        }
+        let precision = asked.train.precision.resolved().name();
         layered.set(&format!("train.precision={precision}"), "resumed")?;
         let mut differences = self.saved.differences(&layered).into_iter();
         match differences.find(|(key, ..)| !any_change && !may_change(key)) {

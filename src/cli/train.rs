@@ -310,6 +310,8 @@ impl Train {
         let Assignment { plan, threads, .. } = &job.assignment;
         let devices = plan.mesh.ranks();
         set(layered, "resolved", "train.precision", Some(recipe.train.precision.resolved().name()))?;
+        let classes = recipe.model.classes_of_data.then(|| plan.model.classes());
+        set(layered, "resolved", "model.classes", classes)?;
         set(layered, "resolved", "parallel.devices", Some(devices))?;
         set(layered, "resolved", "parallel.mode", Some(plan.mode))?;
         set(layered, "resolved", "parallel.mesh", Some(plan.mesh))?;
@@ -367,6 +369,7 @@ impl Train {
 fn announce(job: &Job) {
     let Assignment { plan, begin, weights, total_steps, .. } = &job.assignment;
     console::say(plan_line(plan));
+    job.train.remarks().iter().chain(job.test.remarks()).for_each(console::warn);
     if let Some(weights) = weights {
         let (file, naming) = (weights.path().display().to_string(), weights.naming());
         let message = format!("the weights begin as {file} has them, under {naming}");

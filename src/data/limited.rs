@@ -34,6 +34,18 @@ impl<S: Source> Source for Limited<S> {
         self.inner.checksum() ^ self.length as u32
     }
 
+    fn remarks(&self) -> &[String] {
+        self.inner.remarks()
+    }
+
+    fn is_slow(&self) -> bool {
+        self.inner.is_slow()
+    }
+
+    fn has_stand_ins(&self) -> bool {
+        self.inner.has_stand_ins()
+    }
+
     fn read(&self, index: usize, pixels: &mut [f32]) -> Result<i64> {
         self.inner.read(index, pixels)
     }

@@ -1,4 +1,5 @@
-//! The prefetching loader: one thread makes batches ahead of the ranks and hands each rank its share.
+//! The prefetching loader: a thread makes batches ahead of the ranks and hands each rank its share. Where examples are slow to
+//! read, others help it.
 
 use super::augment::Augmentation;
 use super::batch::{Batch, MaskSpec};
@@ -12,7 +13,11 @@ use crossbeam::channel::{Receiver, bounded};
 use std::any::Any;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+/// So many examples after one that cannot be read are tried in its place.
+const MOST_STAND_INS: u32 = 1000;
 
 /// The order in which an epoch goes through the data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +54,8 @@ pub struct LoaderOptions {
     pub skip_batches: u64,
     /// How many batches may wait for each rank.
     pub prefetch: usize,
+    /// How many threads read, where examples are slow to read; 0: one for each core.
+    pub threads: usize,
     /// Where it counts what it makes.
     pub counts: Arc<Counts>,
 }
@@ -67,6 +74,7 @@ impl Default for LoaderOptions {
             augmentation: Augmentation::default(),
             skip_batches: 0,
             prefetch: 4,
+            threads: 0,
             counts: Arc::default(),
         }
     }
@@ -115,7 +123,7 @@ pub fn run(source: Arc<dyn Source>, options: LoaderOptions, examples: u32, mut o
             }
         }
     };
-    std::thread::Builder::new()
+    thread::Builder::new()
         .name("loader".into())
         .spawn(work)
         .map_err(|error| Error::failed(format!("cannot start the data loader's thread: {error}")))?;
@@ -201,15 +209,67 @@ impl<'a> Epoch<'a> {
         let shape = source.shape();
         let size = shape.iter().product();
         let mut pixels = vec![0.0; positions.len() * size];
-        let mut labels = Vec::with_capacity(positions.len());
-        for (image, &index) in pixels.chunks_exact_mut(size).zip(&global[positions.clone()]) {
-            let read = source.read(index as usize, image);
-            options.counts.count(read.is_ok());
-            labels.push(read.map_err(|error| error.within(format!("example {index} of the data set")))?);
-            options.augmentation.apply(options.seed, self.epoch, u64::from(index), shape, image);
-        }
+        let mut labels = vec![0; positions.len()];
+        let examples = pixels.chunks_exact_mut(size).zip(&mut labels).zip(&global[positions.clone()]);
+        let examples = Mutex::new(examples);
+        let next = || examples.lock().unwrap_or_else(PoisonError::into_inner).next();
+        self.with_help(positions.len(), &|| {
+            while let Some(((image, label), &index)) = next() {
+                *label = self.read(index, image)?;
+                options.augmentation.apply(options.seed, self.epoch, u64::from(index), shape, image);
+            }
+            Ok(())
+        })?;
         let masks = options.masks.iter().map(|spec| spec.mask(options.seed, step, positions.clone())).collect();
         Ok(Batch { step, global_examples: global.len(), pixels, labels, masks })
+    }
+
+    /// Does `work`, which takes one of `pieces` after the other until there are no more, on as many threads as are of use.
+    fn with_help(&self, pieces: usize, work: &(dyn Fn() -> Result<()> + Sync)) -> Result<()> {
+        let threads = match self.options.threads {
+            _ if !self.source.is_slow() => 1,
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        thread::scope(|scope| {
+            let help = |_| thread::Builder::new().name("reader".into()).spawn_scoped(scope, work);
+            // With fewer threads than there might be, it takes longer.
+            let helpers: Vec<_> = (1..threads.min(pieces)).map_while(|number| help(number).ok()).collect();
+            let own = work();
+            let helped = helpers.into_iter().map(|helper| helper.join().unwrap_or_else(|panic| Err(panicked(&*panic))));
+            helped.fold(own, Result::and)
+        })
+    }
+
+    /// Reads an example, or the one that stands in for it: the next one in the data set that can be read. Which that is depends
+    /// on the data set alone, so that all splits and all epochs see the same.
+    fn read(&self, index: u32, image: &mut [f32]) -> Result<i64> {
+        let Self { source, options, .. } = self;
+        let all = source.len() as u32;
+        let tried = if source.has_stand_ins() { MOST_STAND_INS.min(all - 1) } else { 0 };
+        let mut first = None;
+        for ahead in 0..=tried {
+            // The number of examples may be just below the largest.
+            let other = ((u64::from(index) + u64::from(ahead)) % u64::from(all)) as usize;
+            match source.read(other, image) {
+                Ok(label) => {
+                    options.counts.made_one();
+                    return Ok(label);
+                }
+                Err(error) => {
+                    options.counts.failed_one(&error.to_string());
+                    first.get_or_insert(error);
+                }
+            }
+        }
+        let error = first.unwrap_or_else(|| Error::failed("it was not read"));
+        let error = error.within(format!("example {index} of the data set"));
+        Err(match tried {
+            0 => error,
+            _ => Error::failed(format!(
+                "{error}; nor can the {tried} after it be read, one of which would stand in for it"
+            )),
+        })
     }
 }
 

@@ -2,11 +2,12 @@
 //!
 //! * [`source`] what a data set is: examples read by index
 //! * [`idx`] the files of MNIST and Fashion-MNIST ([`idx_file`]: one such file)
+//! * [`images`] folders of JPEG and PNG files
 //! * [`synthetic`] examples that need no files
 //! * [`limited`] the first examples of a data set
 //! * [`augment`] random changes to training images
 //! * [`batch`] a rank's share of a global batch, with its dropout masks
-//! * [`loader`] the thread that makes batches ahead of the ranks ([`outlet`]: where it leaves them)
+//! * [`loader`] the threads that make batches ahead of the ranks ([`outlet`]: where it leaves them)
 //! * [`shared`] one loader for all ranks of a host
 //!
 //! Every random choice is keyed by what it is for (see [`crate::random`]), so what a batch holds depends on the seed,
@@ -17,6 +18,7 @@ pub mod batch;
 pub mod counts;
 pub mod idx;
 pub mod idx_file;
+pub mod images;
 pub mod limited;
 pub mod loader;
 pub mod outlet;
@@ -28,6 +30,7 @@ pub use augment::Augmentation;
 pub use batch::{Batch, Mask, MaskSpec};
 pub use counts::Counts;
 pub use idx::IdxDataset;
+pub use images::ImageFolder;
 pub use limited::Limited;
 pub use loader::{Delivery, LoaderOptions, Order, start};
 pub use shared::Supply;

@@ -34,6 +34,21 @@ pub trait Source: Send + Sync {
         crc32fast::hash(form.as_bytes())
     }
 
+    /// What is to be said about the data set before it is used, in sentences: what was left out of it.
+    fn remarks(&self) -> &[String] {
+        &[]
+    }
+
+    /// Whether an example takes so long to read that several threads are to read at a time.
+    fn is_slow(&self) -> bool {
+        false
+    }
+
+    /// Whether another example may stand in for one that cannot be read. If not, that ends the run.
+    fn has_stand_ins(&self) -> bool {
+        false
+    }
+
     /// Writes the pixels of example `index` (below [`len`](Self::len)), each in `0.0..=1.0`, to `pixels`: [C, H, W] of
     /// [`shape`](Self::shape). Returns the example's label. The same index always gives the same example.
     ///

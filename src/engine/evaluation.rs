@@ -10,7 +10,7 @@ use super::session::Grouped;
 use super::worker::Batches;
 use crate::checkpoint::{TensorFile, WeightFile};
 use crate::comm::Groups;
-use crate::data::{LoaderOptions, Source};
+use crate::data::{Counts, LoaderOptions, Source};
 use crate::error::{Error, Result};
 use crate::launch::threads::{self, Reporter};
 use crate::layers::{Answers, Outcome};
@@ -34,6 +34,9 @@ pub struct Evaluation {
     weights: Arc<WeightFile>,
     test: Arc<dyn Source>,
     batch_size: usize,
+    readers: usize,
+    /// Where the loader counts what it makes.
+    pub loaded: Arc<Counts>,
     /// Whether the logits of all examples are kept.
     pub keep_logits: bool,
 }
@@ -79,7 +82,9 @@ impl Evaluation {
         let weights = Arc::new(WeightFile::fitting(weights, &plan.model, &described(&plan.model))?);
         // Without momentum there are no velocities to find room for.
         let settings = Settings { device, momentum: 0.0, ..settings(recipe) };
-        Ok(Self { plan, settings, threads, weights, test, batch_size: recipe.train.batch_size, keep_logits: false })
+        let (batch_size, readers) = (recipe.train.batch_size, recipe.data.readers);
+        let loaded = Arc::default();
+        Ok(Self { plan, settings, threads, weights, test, batch_size, readers, loaded, keep_logits: false })
     }
 
     /// How the network is split.
@@ -103,6 +108,8 @@ impl Evaluation {
             batch_size: self.batch_size,
             data_ranks: self.plan.mesh.data,
             replicas: self.plan.mesh.model,
+            threads: self.readers,
+            counts: Arc::clone(&self.loaded),
             ..LoaderOptions::default()
         };
         let streams = ranks.supply.stream(&self.test, options)?;

@@ -5,12 +5,13 @@ use super::saving::described;
 use super::session::Job;
 use super::worker::Assignment;
 use crate::checkpoint::{Position, TensorFile, WeightFile};
-use crate::data::{Augmentation, IdxDataset, Limited, Noise, Source, Subset, Synthetic};
+use crate::data::images::{decode::Form, listing::class_names};
+use crate::data::{Augmentation, IdxDataset, ImageFolder, Limited, Noise, Source, Subset, Synthetic};
 use crate::error::{Error, Result};
 use crate::launch::control::Control;
 use crate::model::names::Naming;
 use crate::model::rewrite::relu_after_pool;
-use crate::model::{Shape, shipped};
+use crate::model::{Model, Shape, shipped};
 use crate::optim::Timeline;
 use crate::plan::{Plan, plan};
 use crate::recipe::Recipe;
@@ -34,7 +35,7 @@ impl Job {
         let plan = Arc::new(plan_of(recipe)?);
         check_devices(&plan)?;
         check_timeline(&plan, &recipe.timeline)?;
-        let train = source(&recipe.data, recipe.seed, Subset::Train)?;
+        let train = source(recipe, &plan, Subset::Train)?;
         check_fit(&plan, train.as_ref(), &recipe.data)?;
         let test = test_set(recipe, &plan)?;
         if train.shape() != test.shape() {
@@ -84,6 +85,7 @@ impl Job {
             augmentation: Augmentation { flip: recipe.data.flip, crop: recipe.data.crop },
             devices,
             max_time: recipe.train.max_time,
+            readers: recipe.data.readers,
             loaded: Arc::default(),
             saving: None,
             peers: None,
@@ -134,7 +136,7 @@ fn check_timeline(plan: &Plan, timeline: &Timeline) -> Result<()> {
 /// # Errors
 /// It cannot be read, or does not fit the model.
 pub fn test_set(recipe: &Recipe, plan: &Plan) -> Result<Arc<dyn Source>> {
-    let test = source(&recipe.data, recipe.seed, Subset::Test)?;
+    let test = source(recipe, plan, Subset::Test)?;
     check_fit(plan, test.as_ref(), &recipe.data)?;
     Ok(test)
 }
@@ -145,10 +147,39 @@ pub fn test_set(recipe: &Recipe, plan: &Plan) -> Result<Arc<dyn Source>> {
 /// # Errors
 /// Its model cannot be read, or cannot be laid out over its devices.
 pub fn plan_of(recipe: &Recipe) -> Result<Plan> {
-    let model = relu_after_pool(&shipped::load(&recipe.model.name, &recipe.model.edits)?);
+    let model = relu_after_pool(&model_of(recipe)?);
     let (mesh, mode) = recipe.layout()?;
     let plan = plan(&model, mesh, mode)?;
     Ok(if recipe.parallel.own_half.resolved() == OwnHalf::On { plan.own_part_first() } else { plan })
+}
+
+/// The model that a recipe names, changed as it says.
+///
+/// # Errors
+/// It cannot be read, or is to have as many outputs as the data has classes, and there is no such data.
+pub fn model_of(recipe: &Recipe) -> Result<Model> {
+    let mut edits = recipe.model.edits.clone();
+    if recipe.model.classes_of_data {
+        edits.classes = Some(match recipe.data.source {
+            SourceKind::Images => class_names(image_folder(&recipe.data)?)?.len(),
+            SourceKind::Synthetic | SourceKind::Noise => recipe.data.classes,
+            SourceKind::FashionMnist | SourceKind::Idx => {
+                let name = recipe.data.source.name();
+                return Err(Error::usage(format!(
+                    "model.classes is data, but {name} does not tell its classes before it is read; use --set \
+                     model.classes=N"
+                )));
+            }
+        });
+    }
+    shipped::load(&recipe.model.name, &edits)
+}
+
+fn image_folder(data: &DataSettings) -> Result<&Path> {
+    match data.dir.as_str() {
+        "" => Err(Error::usage("data.source is images, so say in which folder they are: --data-dir DIR")),
+        dir => Ok(Path::new(dir)),
+    }
 }
 
 /// What each rank needs of a recipe, on CPU devices.
@@ -182,7 +213,8 @@ pub fn data_cache() -> PathBuf {
     cache.unwrap_or_default().join("mpt").join("data")
 }
 
-fn source(data: &DataSettings, seed: u64, subset: Subset) -> Result<Arc<dyn Source>> {
+fn source(recipe: &Recipe, plan: &Plan, subset: Subset) -> Result<Arc<dyn Source>> {
+    let Recipe { data, seed, .. } = recipe;
     let (wanted, computed) = match subset {
         Subset::Train => (data.train_examples, COMPUTED[0]),
         Subset::Test => (data.test_examples, COMPUTED[1]),
@@ -199,9 +231,26 @@ fn source(data: &DataSettings, seed: u64, subset: Subset) -> Result<Arc<dyn Sour
             Err(Error::usage("data.source is idx, so say where the files are: --data-dir DIR"))
         }
         SourceKind::Idx => files(PathBuf::new()),
-        SourceKind::Synthetic => Ok(Arc::new(Synthetic::new(seed, length, data.image, data.classes, subset)?)),
-        SourceKind::Noise => Ok(Arc::new(Noise::new(seed, length, data.image, data.classes)?)),
+        SourceKind::Images => {
+            let form = image_form(data, plan.model.input)?;
+            Ok(Arc::new(ImageFolder::open(image_folder(data)?, subset, wanted, form)?))
+        }
+        SourceKind::Synthetic => Ok(Arc::new(Synthetic::new(*seed, length, data.image, data.classes, subset)?)),
+        SourceKind::Noise => Ok(Arc::new(Noise::new(*seed, length, data.image, data.classes)?)),
     }
+}
+
+/// What image files are made into for a network that reads images of this shape.
+fn image_form(data: &DataSettings, input: Shape) -> Result<Form> {
+    let channels = input.channels;
+    if ![1, 3].contains(&channels) {
+        return Err(Error::usage(format!(
+            "data.source is images, which have 1 channel or 3, but the model reads {channels}; see model.input"
+        )));
+    }
+    let (height, width) = input.pixels.unwrap_or((1, 1));
+    let side = if data.side == 0 { height.min(width) } else { data.side };
+    Ok(Form { channels, side })
 }
 
 fn check_fit(plan: &Plan, source: &dyn Source, data: &DataSettings) -> Result<()> {

@@ -46,6 +46,8 @@ pub struct Job {
     pub devices: Vec<String>,
     /// The time after which the run ends, to be told at the start.
     pub max_time: Option<Duration>,
+    /// How many threads of the loader read, where examples are slow to read; 0: one for each core.
+    pub readers: usize,
     /// Where the loaders of this process count what they make.
     pub loaded: Arc<Counts>,
     /// Where and when checkpoints are written; `None`: there are none.
@@ -280,6 +282,7 @@ impl Session<'_> {
             match self.report()? {
                 Report::Step { agreed, learning_rate, loader_queue, nonfinite } => {
                     self.step(agreed, learning_rate, loader_queue, nonfinite);
+                    self.tell_of_unread();
                 }
                 Report::Done(Ended { stopped, save, nonfinite }) => {
                     ended += 1;
@@ -354,6 +357,7 @@ impl Session<'_> {
                 Report::Evaluated(outcome) => {
                     total = outcome;
                     self.say(Event::Evaluating { done: outcome.examples, of });
+                    self.tell_of_unread();
                 }
                 Report::Done(Ended { stopped: early, .. }) => {
                     ended += 1;
@@ -365,6 +369,14 @@ impl Session<'_> {
         Ok((stopped.is_none().then_some(total), stopped))
     }
 
+    /// Says which images the loader has found that it cannot read.
+    fn tell_of_unread(&mut self) {
+        let problems = self.job.loaded.news();
+        if !problems.is_empty() {
+            self.say(Event::Unread(problems));
+        }
+    }
+
     fn loader_options(&self) -> LoaderOptions {
         let Assignment { plan, settings, .. } = &self.job.assignment;
         LoaderOptions {
@@ -374,6 +386,7 @@ impl Session<'_> {
             first_step: self.position.step,
             data_ranks: plan.mesh.data,
             replicas: plan.mesh.model,
+            threads: self.job.readers,
             counts: Arc::clone(&self.job.loaded),
             ..LoaderOptions::default()
         }

@@ -37,6 +37,8 @@ pub enum Event {
         /// Why.
         problem: Error,
     },
+    /// Images that cannot be read, and why, in sentences; each comes once. Others stand in for them.
+    Unread(Vec<String>),
     /// What bounded an epoch's training; it comes before [`Event::Epoch`]. None comes where no step was done.
     Bottleneck(Bottleneck),
     /// An epoch, or the part of one that there was time for, has ended.

@@ -30,6 +30,10 @@ pub struct Edits {
     pub activation: Option<Kind>,
     /// Every dropout layer drops with this probability.
     pub dropout: Option<f64>,
+    /// Channels, height and width that the network reads.
+    pub input: Option<[usize; 3]>,
+    /// The outputs of the last linear layer.
+    pub classes: Option<usize>,
 }
 
 /// The largest number of channels, pixels or layers that a model file may ask for.
@@ -72,9 +76,11 @@ pub fn parse(text: &str, origin: &str, edits: &Edits) -> Result<Model> {
     let [channels, height, width] = input[..] else {
         return Err(Error::usage(format!("model {origin}: `input` must be [channels, height, width], not {input:?}")));
     };
+    let [channels, height, width] = edits.input.unwrap_or([channels, height, width]);
     if [channels, height, width].iter().any(|&size| size == 0 || size > 1 << 16) {
         return Err(Error::usage(format!(
-            "model {origin}: the sizes of `input` must lie between 1 and 65536, not {input:?}"
+            "model {origin}: the sizes of `input` must lie between 1 and 65536, not {:?}",
+            [channels, height, width]
         )));
     }
     let defaults = Defaults {
@@ -85,11 +91,19 @@ pub fn parse(text: &str, origin: &str, edits: &Edits) -> Result<Model> {
     let layers: Vec<Table> = keys.required("layers")?;
     keys.finish()?;
     let mut counts = BTreeMap::new();
-    let drafts = layers
+    let mut drafts = layers
         .iter()
         .enumerate()
         .map(|(position, layer)| draft(layer, position, &name, &defaults, edits, &mut counts))
         .collect::<Result<Vec<_>>>()?;
+    if let Some(classes) = edits.classes {
+        let last = drafts.iter_mut().rev().find_map(|draft| match &mut draft.kind {
+            Kind::Linear(linear) => Some(linear),
+            _ => None,
+        });
+        let none = || Error::usage(format!("model {origin} has no linear layer whose outputs could become {classes}"));
+        last.ok_or_else(none)?.out_features = classes;
+    }
     Model::new(&name, Shape::image(channels, height, width), drafts)
 }
 

@@ -16,6 +16,8 @@ use toml::Table;
 const MOST_EXAMPLES: usize = 100_000_000;
 /// The most classes that computed images may have: each has a pattern that is kept in memory.
 const MOST_CLASSES: usize = 10_000;
+/// The most outputs of a network that a recipe may ask for.
+const MOST_OUTPUTS: usize = 1 << 20;
 
 impl Recipe {
     /// Reads a complete table of settings. `origin` names, in messages, the source that was laid on last.
@@ -76,15 +78,37 @@ fn read_model(keys: &mut Keys) -> Result<ModelSettings> {
         )));
     }
     let init_from: String = keys.required("init_from")?;
+    let input: Vec<usize> = keys.required("input")?;
+    let input = match input[..] {
+        [] => None,
+        [channels, height, width] => Some([channels, height, width]),
+        _ => {
+            let rule = "`input` must be [channels, height, width], or [] for as written";
+            return Err(Error::usage(format!("{}: {rule}, not {input:?}", keys.context())));
+        }
+    };
+    let classes: String = keys.required("classes")?;
+    let (classes, classes_of_data) = match classes.as_str() {
+        "as-written" => (None, false),
+        "data" => (None, true),
+        number => match number.parse() {
+            Ok(number @ 1..=MOST_OUTPUTS) => (Some(number), false),
+            _ => {
+                let rule = format!("`classes` must be as-written, data, or a number from 1 to {MOST_OUTPUTS}");
+                return Err(Error::usage(format!("{}: {rule}, not {number}", keys.context())));
+            }
+        },
+    };
     Ok(ModelSettings {
         name,
-        edits: Edits { activation, dropout: (dropout >= 0.0).then_some(dropout) },
+        edits: Edits { activation, dropout: (dropout >= 0.0).then_some(dropout), input, classes },
+        classes_of_data,
         init_from: (!init_from.is_empty()).then(|| init_from.into()),
     })
 }
 
 fn read_data(keys: &mut Keys) -> Result<DataSettings> {
-    let all = [SourceKind::FashionMnist, SourceKind::Idx, SourceKind::Synthetic, SourceKind::Noise];
+    let all = [SourceKind::FashionMnist, SourceKind::Idx, SourceKind::Images, SourceKind::Synthetic, SourceKind::Noise];
     let source = one_of("data source", &keys.required::<String>("source")?, all, SourceKind::name)
         .map_err(|error| error.within(keys.context()))?;
     let image: Vec<usize> = keys.required("image")?;
@@ -107,6 +131,8 @@ fn read_data(keys: &mut Keys) -> Result<DataSettings> {
         test_examples: at_most(keys, "test_examples", MOST_EXAMPLES)?,
         image: [channels, height, width],
         classes: between_one_and(keys, "classes", MOST_CLASSES)?,
+        side: at_most(keys, "side", 4096)?,
+        readers: at_most(keys, "readers", 1024)?,
         flip: keys.required("flip")?,
         crop: at_most(keys, "crop", 4096)?,
     })

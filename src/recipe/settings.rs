@@ -46,6 +46,8 @@ pub struct ModelSettings {
     pub name: String,
     /// Changes to the model as written.
     pub edits: Edits,
+    /// Whether it has as many outputs as the data set has classes; else what `edits` say.
+    pub classes_of_data: bool,
     /// The file of weights that a run begins with; `None`: they are drawn.
     pub init_from: Option<PathBuf>,
 }
@@ -67,6 +69,10 @@ pub struct DataSettings {
     pub classes: usize,
     /// Whether images are mirrored at random in training.
     pub flip: bool,
+    /// Pixels of each side of the squares that image files become; 0: as many as the network reads.
+    pub side: usize,
+    /// Threads that read image files; 0: one for each core.
+    pub readers: usize,
     /// By how many pixels images are shifted at random in training.
     pub crop: usize,
 }
@@ -78,6 +84,8 @@ pub enum SourceKind {
     FashionMnist,
     /// The four files of another data set in the format of MNIST.
     Idx,
+    /// Folders of image files, one for each class.
+    Images,
     /// Learnable images that are computed, without any file.
     Synthetic,
     /// Random pixels and labels, for comparing runs.
@@ -210,6 +218,7 @@ impl SourceKind {
         match self {
             Self::FashionMnist => "fashion-mnist",
             Self::Idx => "idx",
+            Self::Images => "images",
             Self::Synthetic => "synthetic",
             Self::Noise => "noise",
         }

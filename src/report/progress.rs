@@ -35,6 +35,11 @@ pub fn left_out(step: &Step) -> Option<Line> {
     Some(Line::warning(message).with("step", step.step))
 }
 
+/// That an image cannot be read.
+pub fn unread(problem: &str) -> Line {
+    Line::warning(format!("{problem}; the next image that can be read stands in for it")).with("problem", problem)
+}
+
 /// Shows events.
 pub struct Progress {
     begin: Instant,
@@ -62,6 +67,7 @@ impl Progress {
             (Event::Evaluating { done, of }, Some(run)) => run.evaluating(*done, *of),
             (Event::Saved(saved), _) => console::say(saved_line(saved)),
             (Event::NotSaved { step, problem }, _) => console::say(not_saved(*step, problem)),
+            (Event::Unread(problems), _) => problems.iter().for_each(|problem| console::say(unread(problem))),
             (Event::Bottleneck(bottleneck), _) => console::say(bottleneck_line(bottleneck)),
             (Event::Epoch(epoch), Some(run)) => run.epoch(epoch),
             (Event::Finished(summary), _) => {

@@ -16,6 +16,7 @@ mod filters;
 mod finite;
 mod gpu;
 mod gradients;
+mod images;
 mod launchers;
 mod laws;
 mod metrics;

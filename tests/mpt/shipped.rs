@@ -103,7 +103,7 @@ fn the_variants_of_2012_are_what_their_names_say() {
 
 #[test]
 fn edits_replace_activations_and_dropout() {
-    let edits = Edits { activation: Some(Kind::Sigmoid), dropout: Some(0.1) };
+    let edits = Edits { activation: Some(Kind::Sigmoid), dropout: Some(0.1), ..Edits::default() };
     let edited = shipped::load("alexnet", &edits).unwrap();
     let kinds = |kind: Kind| edited.layers.iter().filter(|layer| layer.kind == kind).count();
     assert_eq!((kinds(Kind::Relu), kinds(Kind::Sigmoid), kinds(Kind::Dropout { probability: 0.1 })), (0, 7, 2));

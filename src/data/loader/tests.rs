@@ -12,7 +12,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Twelve examples of 2 x 2 pixels; example i has label i and pixels i. Reading `bad` fails as `failure` has it.
 struct Counting {
-    bad: usize,
+    bad: Range<usize>,
+    /// Whether it is like a folder of files: slow, and with stand-ins.
+    files: bool,
     failure: fn() -> Error,
     reads: Arc<AtomicUsize>,
     /// Dropped with the source, that is with the loader's thread.
@@ -21,7 +23,7 @@ struct Counting {
 
 impl Default for Counting {
     fn default() -> Self {
-        Self { bad: usize::MAX, failure: || Error::failed("unread"), reads: Arc::default(), _alive: None }
+        Self { bad: 0..0, files: false, failure: || Error::failed("unread"), reads: Arc::default(), _alive: None }
     }
 }
 
@@ -38,9 +40,17 @@ impl Source for Counting {
         12
     }
 
+    fn is_slow(&self) -> bool {
+        self.files
+    }
+
+    fn has_stand_ins(&self) -> bool {
+        self.files
+    }
+
     fn read(&self, index: usize, pixels: &mut [f32]) -> Result<i64> {
         self.reads.fetch_add(1, Ordering::SeqCst);
-        if index == self.bad {
+        if self.bad.contains(&index) {
             return Err((self.failure)());
         }
         pixels.fill(index as f32);
@@ -184,7 +194,7 @@ fn augmentation_is_keyed_by_the_epoch_and_the_index_in_the_data_set() {
 
 #[test]
 fn an_unreadable_example_ends_the_epoch_of_every_rank_with_its_error() {
-    let source = Counting { bad: 9, failure: || Error::failed("cannot read pixels"), ..Counting::default() };
+    let source = Counting { bad: 9..10, failure: || Error::failed("cannot read pixels"), ..Counting::default() };
     let ranks = epoch(source, &LoaderOptions { data_ranks: 2, replicas: 2, ..options(4) });
     assert_eq!(ranks.len(), 4);
     for rank in ranks {
@@ -195,10 +205,50 @@ fn an_unreadable_example_ends_the_epoch_of_every_rank_with_its_error() {
 
 #[test]
 fn a_panic_in_the_loader_reaches_every_rank_as_an_error() {
-    let source = Counting { bad: 6, failure: || panic!("the disk is on fire"), ..Counting::default() };
+    let source = Counting { bad: 6..7, failure: || panic!("the disk is on fire"), ..Counting::default() };
     for rank in epoch(source, &LoaderOptions { data_ranks: 3, ..options(4) }) {
         let error = Err(Error::failed("the data loader panicked: the disk is on fire"));
         assert_eq!((rank.len(), &rank[1]), (2, &error));
+    }
+}
+
+#[test]
+fn the_next_that_can_be_read_stands_in_for_an_unreadable_file_on_any_split() {
+    let files = |bad| Counting { bad, files: true, failure: || Error::failed("is truncated"), ..Counting::default() };
+    let labels = |bad, options: LoaderOptions| -> Vec<Vec<i64>> {
+        let batches = global_batches(files(bad), &options);
+        batches.into_iter().map(|batch| batch.labels).collect()
+    };
+    assert_eq!(labels(3..5, options(6)), [vec![0, 1, 2, 5, 5, 5], vec![6, 7, 8, 9, 10, 11]]);
+    assert_eq!(labels(10..12, options(12)), [[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 0]]);
+    let shuffled = |data_ranks, threads| {
+        let counts = Arc::<Counts>::default();
+        let more = LoaderOptions { data_ranks, threads, counts: Arc::clone(&counts), ..training(1) };
+        let batches = global_batches(files(3..5), &more);
+        (batches, counts.made(), counts.failed(), counts.news(), counts.news())
+    };
+    let whole = shuffled(1, 1);
+    // Each of the two fails once, and once more in place of the one before it.
+    assert_eq!((whole.1, whole.2, &whole.3[..], &whole.4[..]), (12, 3, &["is truncated".to_owned()][..], &[][..]));
+    for (data_ranks, threads) in [(1, 5), (3, 1), (3, 2)] {
+        assert_eq!(shuffled(data_ranks, threads), whole, "{data_ranks} ranks, {threads} threads");
+    }
+}
+
+#[test]
+fn a_data_set_without_a_readable_file_ends_the_run() {
+    let source = Counting { bad: 0..12, files: true, failure: || Error::failed("is gone"), ..Counting::default() };
+    let expected =
+        "example 0 of the data set: is gone; nor can the 11 after it be read, one of which would stand in for it";
+    let more = LoaderOptions { threads: 1, ..options(4) };
+    assert_eq!(epoch(source, &more), [[Err(Error::failed(expected))]]);
+}
+
+#[test]
+fn a_panic_of_one_of_many_readers_reaches_every_rank() {
+    let source = Counting { bad: 2..3, files: true, failure: || panic!("the disk is on fire"), ..Counting::default() };
+    for rank in epoch(source, &LoaderOptions { data_ranks: 2, threads: 3, ..options(12) }) {
+        assert_eq!(rank, [Err(Error::failed("the data loader panicked: the disk is on fire"))]);
     }
 }
 

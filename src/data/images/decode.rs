@@ -1,0 +1,175 @@
+//! An image file's bytes as a square of pixels: decoded, turned upright, its shorter side brought to the side asked for,
+//! and the centre cut out.
+
+use crate::error::{Error, Result};
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use std::io::Cursor;
+use std::panic::catch_unwind;
+
+/// The most pixels of an image file, whose size is known before memory is taken for it.
+const MOST_PIXELS: u64 = 100_000_000;
+/// The most bytes that a decoder may take beside the image.
+const MOST_MEMORY: u64 = 1 << 30;
+/// The shares of red, green and blue in grey (ITU-R BT.601, as in JPEG files), of 2^16.
+const GREY: [u32; 3] = [19_595, 38_470, 7_471];
+
+/// What is made of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    /// 1 for grey or 3 for red, green and blue.
+    pub channels: usize,
+    /// Pixels of each side.
+    pub side: usize,
+}
+
+impl Form {
+    /// Channels, height, width.
+    pub fn shape(self) -> [usize; 3] {
+        [self.channels, self.side, self.side]
+    }
+}
+
+/// Makes an image of this form, [C, side, side], of the bytes of a JPEG or PNG file, whatever the file is called. The shorter
+/// side is brought to `side` by a triangle filter that is as wide as pixels of the result (so that what is made smaller has no
+/// aliases), and the centre is cut out. Grey becomes colour and colour grey; CMYK becomes RGB; of 16 bits the upper 8 are
+/// kept; transparency is left out; the orientation that EXIF tells is followed. Colour profiles are not.
+///
+/// # Errors
+/// The bytes are no such image, or not all of one, or one of too many pixels: says which, in words that follow its name.
+pub fn decode(bytes: &[u8], form: Form) -> Result<Vec<u8>> {
+    // Decoders meet whatever lies in a folder. A fault of theirs costs one image and not the run.
+    let made = catch_unwind(|| {
+        let (image, orientation) = read(bytes)?;
+        square(image, orientation, form)
+    });
+    made.unwrap_or_else(|_| Err(Error::failed("cannot be decoded: the decoder failed")))
+}
+
+/// The image in a file as it is stored, and how it is to be turned.
+fn read(bytes: &[u8]) -> Result<(DynamicImage, Orientation)> {
+    if bytes.is_empty() {
+        return Err(Error::failed("is empty"));
+    }
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
+    let mut reader = reader.map_err(|error| Error::failed(format!("cannot be read: {error}")))?;
+    match reader.format() {
+        Some(ImageFormat::Jpeg) if is_cut_off(bytes) => return Err(Error::failed("is truncated")),
+        Some(ImageFormat::Jpeg | ImageFormat::Png) => {}
+        Some(other) => return Err(Error::failed(format!("is a {other:?} image, and neither JPEG nor PNG"))),
+        None => return Err(Error::failed("is neither a JPEG nor a PNG image")),
+    }
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(MOST_MEMORY);
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder().map_err(undecodable)?;
+    let (width, height) = decoder.dimensions();
+    let pixels = u64::from(width) * u64::from(height);
+    if !(1..=MOST_PIXELS).contains(&pixels) {
+        let problem = format!("has {width} x {height} pixels, and 1 to {MOST_PIXELS} are allowed");
+        return Err(Error::failed(problem));
+    }
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    Ok((DynamicImage::from_decoder(decoder).map_err(undecodable)?, orientation))
+}
+
+fn undecodable(error: ImageError) -> Error {
+    match error {
+        ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            Error::failed("is truncated")
+        }
+        error => Error::failed(format!("cannot be decoded: {error}")),
+    }
+}
+
+/// Whether the picture in a JPEG file has no end: the decoder would fill in what is missing. (A picture may contain a smaller
+/// one with an end of its own, in a segment before its scan.)
+fn is_cut_off(bytes: &[u8]) -> bool {
+    const START_OF_SCAN: u8 = 0xda;
+    const END_OF_IMAGE: [u8; 2] = [0xff, 0xd9];
+    // Behind the first marker, which has no segment.
+    let mut rest = bytes.get(2..).unwrap_or_default();
+    loop {
+        match *rest {
+            [0xff, 0xff, ..] => rest = &rest[1..],
+            [0xff, marker, high, low, ..] => {
+                let length = usize::from(u16::from_be_bytes([high, low]));
+                rest = rest.get(2 + length..).unwrap_or_default();
+                if marker == START_OF_SCAN {
+                    return !rest.windows(2).rev().any(|pair| pair == END_OF_IMAGE);
+                }
+            }
+            // Too short, or damaged in a way that the decoder tells better.
+            _ => return rest.len() < 4,
+        }
+    }
+}
+
+fn square(image: DynamicImage, orientation: Orientation, form: Form) -> Result<Vec<u8>> {
+    let (width, height) = (image.width(), image.height());
+    // Two of the forms that decoders give need no copy.
+    let (pixels, kind) = match image {
+        DynamicImage::ImageLuma8(grey) => (grey.into_raw(), PixelType::U8),
+        DynamicImage::ImageLuma16(_) | DynamicImage::ImageLumaA8(_) | DynamicImage::ImageLumaA16(_) => {
+            (image.into_luma8().into_raw(), PixelType::U8)
+        }
+        image => (image.into_rgb8().into_raw(), PixelType::U8x3),
+    };
+    let failed = |error: &dyn std::fmt::Display| Error::failed(format!("cannot be resized: {error}"));
+    let from = ImageRef::new(width, height, &pixels, kind).map_err(|error| failed(&error))?;
+    let side = form.side as u32;
+    let mut to = Image::new(side, side, kind);
+    // Cutting the middle of the file's image and resizing that is the same as the other way round, and less work.
+    let options = ResizeOptions::new()
+        .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
+        .fit_into_destination(Some((0.5, 0.5)));
+    Resizer::new().resize(&from, &mut to, &options).map_err(|error| failed(&error))?;
+    let found = if kind == PixelType::U8 { 1 } else { 3 };
+    Ok(upright(planes(to.buffer(), found, form.channels), form.side, orientation))
+}
+
+/// Pixels of `found` values each, one after the other, as `wanted` planes.
+fn planes(pixels: &[u8], found: usize, wanted: usize) -> Vec<u8> {
+    let grey = |pixel: &[u8]| {
+        let sum: u32 = pixel.iter().zip(GREY).map(|(&value, share)| u32::from(value) * share).sum();
+        ((sum + (1 << 15)) >> 16) as u8
+    };
+    match (found, wanted) {
+        (1, _) => pixels.repeat(wanted),
+        (_, 1) => pixels.chunks_exact(3).map(grey).collect(),
+        _ => (0..3).flat_map(|channel| pixels.iter().skip(channel).step_by(3).copied()).collect(),
+    }
+}
+
+/// Turns square planes as an orientation has it, which may be done last since the centre of an image stays its centre.
+fn upright(mut planes: Vec<u8>, side: usize, orientation: Orientation) -> Vec<u8> {
+    use Orientation::{
+        FlipHorizontal, FlipVertical, NoTransforms, Rotate90, Rotate90FlipH, Rotate180, Rotate270, Rotate270FlipH,
+    };
+    let last = side - 1;
+    // Where the pixel at row y and column x comes from: row, column.
+    let from: fn(usize, usize, usize) -> (usize, usize) = match orientation {
+        NoTransforms => return planes,
+        FlipHorizontal => |y, x, last| (y, last - x),
+        FlipVertical => |y, x, last| (last - y, x),
+        Rotate180 => |y, x, last| (last - y, last - x),
+        Rotate90 => |y, x, last| (last - x, y),
+        Rotate270 => |y, x, last| (x, last - y),
+        Rotate90FlipH => |y, x, _| (x, y),
+        Rotate270FlipH => |y, x, last| (last - x, last - y),
+    };
+    for plane in planes.chunks_exact_mut(side * side) {
+        let stored = plane.to_vec();
+        for (at, pixel) in plane.iter_mut().enumerate() {
+            let (row, column) = from(at / side, at % side, last);
+            *pixel = stored[row * side + column];
+        }
+    }
+    planes
+}
+
+#[cfg(test)]
+#[path = "decode_tests.rs"]
+mod tests;

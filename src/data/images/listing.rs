@@ -1,0 +1,244 @@
+//! Which image files a folder holds. The classes are the folders in its `train`, in the order of their names; the examples
+//! of a class are the files in its folder and in folders below, in the order of their paths.
+
+use crate::data::source::Subset;
+use crate::error::{Error, Result};
+use std::collections::BTreeMap;
+use std::fs::{self, DirEntry};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+/// What image files are called, in capitals or not. What is in them decides how they are read.
+const ENDINGS: [&str; 3] = ["jpg", "jpeg", "png"];
+/// Folders within the folder of a class.
+const DEEPEST: usize = 16;
+
+/// The image files of one subset.
+#[derive(Debug)]
+pub struct Listing {
+    folder: PathBuf,
+    /// The names of the classes.
+    pub classes: Vec<String>,
+    /// The files, by class and path.
+    pub files: Vec<Listed>,
+    /// What was left out, and why, in sentences.
+    pub left_out: Vec<String>,
+}
+
+/// A file.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its class, from 0.
+    pub class: u32,
+    /// Its path, from the subset's folder on.
+    pub path: Box<Path>,
+    bytes: u64,
+}
+
+/// What was found in the folder of a class.
+#[derive(Default)]
+struct Found {
+    /// Paths from the folder of the subset on, with sizes.
+    files: Vec<(Box<Path>, u64)>,
+    empty: Vec<PathBuf>,
+    /// How many files there are that end in what.
+    others: BTreeMap<String, usize>,
+}
+
+impl Listing {
+    /// The files of `subset` in the folder `dir`: those below `train`, or below `val` or else `test`.
+    ///
+    /// # Errors
+    /// A usage error where a folder is missing or cannot be read, a class has no file or is one that is not trained on.
+    pub fn of(dir: &Path, subset: Subset) -> Result<Self> {
+        let classes = class_names(dir)?;
+        let folder = folder_of(dir, subset)?;
+        let names = match subset {
+            Subset::Train => classes.clone(),
+            Subset::Test => folders_in(&folder)?,
+        };
+        if let Some(unknown) = names.iter().find(|name| classes.binary_search(name).is_err()) {
+            let train = folder_of(dir, Subset::Train)?;
+            return Err(Error::usage(format!(
+                "{} is the folder of a class that is not trained on: {} has none of that name",
+                folder.join(unknown).display(),
+                train.display()
+            )));
+        }
+        let found = searched(&folder, &names)?;
+        let mut listing = Self { folder, classes, files: Vec::new(), left_out: Vec::new() };
+        let mut others: BTreeMap<String, usize> = BTreeMap::new();
+        for (name, found) in names.iter().zip(found) {
+            let class = listing.classes.binary_search(name).unwrap_or_default() as u32;
+            if found.files.is_empty() && subset == Subset::Train {
+                let folder = listing.folder.join(name);
+                return Err(Error::usage(format!(
+                    "the class folder {} holds no JPEG or PNG image; fill it, or remove it",
+                    folder.display()
+                )));
+            }
+            listing.files.extend(found.files.into_iter().map(|(path, bytes)| Listed { class, path, bytes }));
+            listing.left_out.extend(found.empty.iter().map(|path| format!("left out: {} is empty", path.display())));
+            found.others.into_iter().for_each(|(ending, count)| *others.entry(ending).or_default() += count);
+        }
+        if listing.files.is_empty() {
+            let shown = listing.folder.display();
+            return Err(Error::usage(format!("{shown} holds no JPEG or PNG image in folders of classes")));
+        }
+        listing.left_out.extend(others.iter().map(|(ending, count)| {
+            format!("left out: {count} file(s) in {} called {ending}", listing.folder.display())
+        }));
+        Ok(listing)
+    }
+
+    /// Where a file lies.
+    pub fn path(&self, index: usize) -> PathBuf {
+        self.folder.join(&self.files[index].path)
+    }
+
+    /// Keeps so many files, evenly spread over all, so that each class keeps its share; 0 keeps all.
+    pub fn thin_out(&mut self, wanted: usize) {
+        let count = self.files.len();
+        if (1..count).contains(&wanted) {
+            let mut index = 0;
+            self.files.retain(|_| {
+                index += 1;
+                // The k-th of those that are kept is the first at or after k count / wanted.
+                (index - 1) * wanted % count < wanted
+            });
+        }
+    }
+
+    /// Adds what the listing says to a checksum.
+    pub fn add_to(&self, checksum: &mut crc32fast::Hasher) {
+        for name in &self.classes {
+            checksum.update(format!("{name}\n").as_bytes());
+        }
+        for Listed { class, path, bytes } in &self.files {
+            checksum.update(path.as_os_str().as_encoded_bytes());
+            checksum.update(format!("\n{class} {bytes}\n").as_bytes());
+        }
+    }
+}
+
+/// The names of the classes that a folder of images has: of the folders in its `train`.
+///
+/// # Errors
+/// A usage error where there are none.
+pub fn class_names(dir: &Path) -> Result<Vec<String>> {
+    let folder = folder_of(dir, Subset::Train)?;
+    let names = folders_in(&folder)?;
+    if names.is_empty() {
+        return Err(Error::usage(format!("{} holds no folders of classes: {LAYOUT}", folder.display())));
+    }
+    Ok(names)
+}
+
+const LAYOUT: &str = "a folder of images holds train/CLASS/NAME.jpg and val/CLASS/NAME.jpg (or test in place of val)";
+
+fn folder_of(dir: &Path, subset: Subset) -> Result<PathBuf> {
+    let names: &[&str] = match subset {
+        Subset::Train => &["train"],
+        Subset::Test => &["val", "test"],
+    };
+    let found = names.iter().map(|name| dir.join(name)).find(|folder| folder.is_dir());
+    found.ok_or_else(|| {
+        let absent = if dir.exists() { "" } else { ", which does not exist" };
+        let names = names.join(" or ");
+        Error::usage(format!("there is no folder {names} in {}{absent}; {LAYOUT}", dir.display()))
+    })
+}
+
+/// The names of the folders in a folder but for hidden ones, in order.
+fn folders_in(folder: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in entries(folder)? {
+        let name = entry.file_name();
+        if name.as_encoded_bytes().starts_with(b".") || !entry.path().is_dir() {
+            continue;
+        }
+        let name = name.into_string().map_err(|name| {
+            let path = folder.join(name);
+            Error::usage(format!("the name of the class folder {} is no UTF-8; rename it", path.display()))
+        })?;
+        names.push(name);
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn entries(folder: &Path) -> Result<Vec<DirEntry>> {
+    fs::read_dir(folder).and_then(Iterator::collect).map_err(|error| unreadable(folder, &error))
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Error {
+    Error::usage(format!(
+        "cannot read {}: {error}; make it readable or name another folder with --data-dir",
+        path.display()
+    ))
+}
+
+/// What is in the folders of these names, searched by all cores: on most disks each answer takes its time.
+fn searched(folder: &Path, names: &[String]) -> Result<Vec<Found>> {
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+    let search = || {
+        while let Some((at, name)) =
+            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, names.get(at)?)))
+        {
+            let found = searched_class(folder, name);
+            done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(at, found);
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(names.len());
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(search);
+        }
+        search();
+    });
+    done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).into_values().collect()
+}
+
+fn searched_class(folder: &Path, name: &str) -> Result<Found> {
+    let mut found = Found::default();
+    let mut folders = vec![(PathBuf::from(name), 0)];
+    while let Some((below, depth)) = folders.pop() {
+        for entry in entries(&folder.join(&below))? {
+            let (path, name) = (entry.path(), entry.file_name());
+            let kind = entry.file_type().map_err(|error| unreadable(&path, &error))?;
+            if name.as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            // Links to files are followed and links to folders are not: those may lead in a circle.
+            if kind.is_dir() && depth < DEEPEST {
+                folders.push((below.join(name), depth + 1));
+            } else if !kind.is_dir() {
+                found.file(path, below.join(name));
+            }
+        }
+    }
+    found.files.sort_unstable();
+    found.empty.sort_unstable();
+    Ok(found)
+}
+
+impl Found {
+    /// Notes a file at `path`, called `name` from the folder of the subset on.
+    fn file(&mut self, path: PathBuf, name: PathBuf) {
+        let ending = name.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
+        if !ENDINGS.contains(&ending.as_str()) {
+            let ending = if ending.is_empty() { "without an ending".to_owned() } else { format!("*.{ending}") };
+            *self.others.entry(ending).or_default() += 1;
+            return;
+        }
+        match fs::metadata(&path) {
+            Ok(about) if about.is_file() && about.len() == 0 => self.empty.push(path),
+            Ok(about) if about.is_file() => self.files.push((name.into_boxed_path(), about.len())),
+            // A link to nowhere, or a folder or a device that is called like an image.
+            _ => *self.others.entry(format!("*.{ending} that are no files")).or_default() += 1,
+        }
+    }
+}

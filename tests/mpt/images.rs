@@ -1,0 +1,164 @@
+//! Training on folders of image files, as a user meets it: the same numbers on any split and after any interruption, whatever
+//! lies among the images.
+
+use crate::command_line::{output, stderr, stdout};
+use crate::resume::{numbers, text};
+use image::{Rgb, RgbImage};
+use mpt::engine::session::{Job, Ranks, run};
+use mpt::events::{Event, Summary};
+use mpt::launch::control::Control;
+use mpt::layers::Outcome;
+use mpt::recipe::{Layered, Recipe};
+use std::fs;
+use std::path::Path;
+use tempfile::TempDir;
+
+/// Three classes of bright spots: in the upper left, the upper right, and below; and some files that are no images.
+fn folder() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (subset, images) in [("train", 40), ("val", 9)] {
+        for (class, (x, y)) in [("left", (4, 4)), ("low", (10, 16)), ("right", (16, 4))] {
+            let folder = dir.path().join(subset).join(class);
+            fs::create_dir_all(&folder).unwrap();
+            for number in 0..images {
+                let near = |at: u32, of: u32| at.abs_diff(of + number % 3) < 4;
+                let grain = |x: u32, y: u32| (x * 31 + y * 17 + number * 7) as u8 % 60;
+                let image = RgbImage::from_fn(24, 24, |across, down| {
+                    let spot = near(across, x) && near(down, y);
+                    Rgb([if spot { 220 } else { grain(across, down) }, grain(down, across), 90])
+                });
+                let ending = if number % 2 == 0 { "jpg" } else { "png" };
+                image.save(folder.join(format!("{number:02}.{ending}"))).unwrap();
+            }
+        }
+    }
+    fs::write(dir.path().join("train/low/03.png"), b"this is no image").unwrap();
+    let path = dir.path().join("train/right/04.jpg");
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    fs::write(dir.path().join("train/left/05.png"), b"").unwrap();
+    dir
+}
+
+fn settings(dir: &Path) -> Vec<String> {
+    let dir = format!("data.dir={}", dir.display());
+    let fixed = [
+        "model.name=quick",
+        "model.input=[3,16,16]",
+        "model.classes=data",
+        "data.source=images",
+        "schedule.kind=constant",
+        "train.batch_size=16",
+    ];
+    fixed.into_iter().map(str::to_owned).chain([dir]).collect()
+}
+
+fn recipe(dir: &Path, more: &[&str]) -> Recipe {
+    let mut layered = Layered::from_recipe("quick").unwrap();
+    for assignment in settings(dir).iter().map(String::as_str).chain(more.iter().copied()) {
+        layered.set(assignment, "test").unwrap();
+    }
+    layered.recipe().unwrap()
+}
+
+fn trained(recipe: &Recipe) -> (Summary, Vec<Outcome>, Vec<String>) {
+    let (mut outcomes, mut unread) = (Vec::new(), Vec::new());
+    let job = Job::new(recipe, Control::default()).unwrap();
+    let summary = run(job, Ranks::All, &mut |event| match event {
+        Event::Step(step) => outcomes.push(step.outcome),
+        Event::Unread(problems) => unread.extend(problems.iter().cloned()),
+        _ => {}
+    });
+    unread.sort_unstable();
+    (summary.unwrap(), outcomes, unread)
+}
+
+#[test]
+fn a_folder_of_images_is_learned_and_what_is_damaged_is_named() {
+    let dir = folder();
+    let more = ["train.epochs=6", "train.precision=fp32"];
+    let (summary, _, unread) = trained(&recipe(dir.path(), &more));
+    let last = summary.last.unwrap();
+    let (train, test) = (last.train, last.test.unwrap());
+    assert_eq!((train.examples, test.examples), (119, 27));
+    assert!(test.accuracy() > 0.9, "{}", test.accuracy());
+    let shown = dir.path().display();
+    let expected = [
+        format!("{shown}/train/low/03.png: is neither a JPEG nor a PNG image"),
+        format!("{shown}/train/right/04.jpg: is truncated"),
+    ];
+    assert_eq!(unread, expected);
+}
+
+#[test]
+fn every_split_learns_the_same_from_image_files() {
+    let dir = folder();
+    let law = |mesh: &str, readers: &str| {
+        let more =
+            ["train.steps=6", "train.epochs=1", "train.precision=fp64", "data.flip=true", "data.crop=2", mesh, readers];
+        let (_, outcomes, _) = trained(&recipe(dir.path(), &more));
+        outcomes
+    };
+    let whole = law("parallel.mesh=1x1", "data.readers=1");
+    assert_eq!(law("parallel.mesh=1x1", "data.readers=3"), whole, "threads of the loader");
+    for mesh in ["parallel.mesh=1x2", "parallel.mesh=2x1", "parallel.mesh=3x1"] {
+        let split = law(mesh, "data.readers=2");
+        assert_eq!(split.len(), whole.len());
+        for (split, whole) in split.iter().zip(&whole) {
+            assert_eq!((split.examples, split.correct), (whole.examples, whole.correct), "{mesh}");
+            assert!((split.loss_sum - whole.loss_sum).abs() < 1e-9 * whole.loss_sum, "{mesh}");
+        }
+    }
+}
+
+#[test]
+fn a_run_on_images_is_told_resumed_and_evaluated() {
+    let dir = folder();
+    let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));
+    let common = settings(dir.path());
+    let train = |more: &[&str]| {
+        let common = common.iter().flat_map(|assignment| ["--set", assignment]);
+        let arguments: Vec<&str> = ["train", "--recipe", "quick", "--precision", "fp32"]
+            .into_iter()
+            .chain(common)
+            .chain(more.iter().copied())
+            .collect();
+        let done = output(&arguments);
+        assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+        stderr(&done)
+    };
+    let said = train(&["--epochs", "2", "--run-dir", text(&whole)]);
+    let shown = dir.path().display();
+    for part in [
+        "classes = \"3\"".to_owned(),
+        format!("left out: {shown}/train/left/05.png is empty"),
+        format!("{shown}/train/right/04.jpg: is truncated; the next image that can be read stands in for it"),
+    ] {
+        assert!(said.contains(&part), "`{part}` is not in:\n{said}");
+    }
+    train(&["--epochs", "2", "--steps", "3", "--run-dir", text(&parts)]);
+    train(&["--epochs", "2", "--steps", "0", "--run-dir", text(&parts), "--resume", "auto"]);
+    let steps = |run: &Path| numbers(run).into_iter().filter(|line| line["kind"] == "step").collect::<Vec<_>>();
+    assert_eq!(steps(&parts), steps(&whole));
+    let evaluated = output(&["eval", text(&whole)]);
+    assert_eq!(evaluated.status.code(), Some(0), "{}", stderr(&evaluated));
+    assert!(stdout(&evaluated).contains("27"), "{}", stdout(&evaluated));
+}
+
+#[test]
+fn without_a_folder_or_with_a_model_of_other_images_a_sentence_says_what_to_do() {
+    let dir = folder();
+    let refusal = |more: &[&str]| {
+        let refused = output(&[&["train", "--set", "data.source=images"], more].concat());
+        assert_eq!(refused.status.code(), Some(2));
+        stderr(&refused).lines().last().unwrap().to_owned()
+    };
+    assert_eq!(refusal(&[]), "mpt: data.source is images, so say in which folder they are: --data-dir DIR");
+    let expected = "mpt: data.source is images, which have 1 channel or 3, but the model reads 2; see model.input";
+    assert_eq!(refusal(&["--model", "tiny", "--data-dir", text(dir.path())]), expected);
+    let expected = "mpt: --set: [model]: `classes` must be as-written, data, or a number from 1 to 1048576, not none";
+    assert_eq!(refusal(&["--set", "model.classes=none"]), expected);
+    let expected =
+        "mpt: model.classes is data, but idx does not tell its classes before it is read; use --set model.classes=N";
+    assert_eq!(refusal(&["--set", "data.source=idx", "--set", "model.classes=data"]), expected);
+}
