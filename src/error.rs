@@ -20,12 +20,12 @@ pub enum Error {
 impl Error {
     /// A request that cannot be carried out as it was made.
     pub fn usage(message: impl Into<String>) -> Self {
-        Self::Usage(message.into())
+        Self::Usage(sentence(message.into()))
     }
 
     /// A failure while a sound request was carried out.
     pub fn failed(message: impl Into<String>) -> Self {
-        Self::Failed(message.into())
+        Self::Failed(sentence(message.into()))
     }
 
     /// The process exit code that this error means.
@@ -39,12 +39,28 @@ impl Error {
     /// The same error with `context` (a file, a layer, a rank) put before its message.
     #[must_use]
     pub fn within(self, context: impl fmt::Display) -> Self {
+        let longer = |message| sentence(format!("{context}: {message}"));
         match self {
-            Self::Usage(message) => Self::Usage(format!("{context}: {message}")),
-            Self::Failed(message) => Self::Failed(format!("{context}: {message}")),
-            Self::PeerGone(message) => Self::PeerGone(format!("{context}: {message}")),
+            Self::Usage(message) => Self::Usage(longer(message)),
+            Self::Failed(message) => Self::Failed(longer(message)),
+            Self::PeerGone(message) => Self::PeerGone(longer(message)),
         }
     }
+}
+
+/// The most bytes of a message, far above what anyone reads, and how many of them its end has, where the remedy stands.
+const MOST_BYTES: usize = 4000;
+const OF_END: usize = 500;
+
+/// A message as one line that a terminal can show: it may repeat what a file says, which may be anything, and much of it.
+fn sentence(message: String) -> String {
+    let message = if message.contains(char::is_control) { message.replace(char::is_control, " ") } else { message };
+    if message.len() <= MOST_BYTES {
+        return message;
+    }
+    let begin = message.floor_char_boundary(MOST_BYTES - OF_END);
+    let end = message.ceil_char_boundary(message.len() - OF_END);
+    format!("{} ... {}", &message[..begin], &message[end..])
 }
 
 impl fmt::Display for Error {
@@ -62,5 +78,18 @@ impl From<tch::TchError> for Error {
     fn from(error: tch::TchError) -> Self {
         let text = error.to_string();
         Self::Failed(format!("libtorch: {}", text.lines().next().unwrap_or("unknown error")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_a_message_repeats_it_is_one_line_of_bounded_length() {
+        let told = Error::usage("in x\n\u{1b}[2Jy: no\u{9b}way").within("a\tb").to_string();
+        assert_eq!(told, "a b: in x  [2Jy: no way");
+        let long = Error::failed(format!("begin {}; do this", "é".repeat(100_000))).to_string();
+        assert!(long.len() < 4100 && long.starts_with("begin éé") && long.ends_with("éé; do this"), "{long}");
     }
 }

@@ -59,10 +59,13 @@ impl<'t> Keys<'t> {
     }
 }
 
+/// The longest names that are compared, which takes as long as the product of their lengths: longer ones nobody mistypes.
+const LONGEST_COMPARED: usize = 200;
+
 /// "; did you mean `x`?" with the nearest of `known`, or the whole list where nothing is near.
 pub fn suggestion<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let known: Vec<&str> = known.collect();
-    if known.is_empty() {
+    let known: Vec<&str> = known.filter(|name| name.len() <= LONGEST_COMPARED).collect();
+    if known.is_empty() || unknown.len() > LONGEST_COMPARED {
         return String::new();
     }
     let nearest =

@@ -30,6 +30,7 @@ pub mod doctor;
 pub mod engine;
 pub mod error;
 pub mod events;
+pub mod file;
 pub mod keys;
 pub mod launch;
 pub mod layers;

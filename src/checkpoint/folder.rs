@@ -98,10 +98,8 @@ impl Checkpoints {
         let (unfinished, place) = (self.unfinished(step), self.at(step));
         write_state(&unfinished, content)?;
         let install = || {
-            if place.exists() {
-                // A damaged one, or one that a run which went on from an earlier one has come to again.
-                fs::remove_dir_all(&place)?;
-            }
+            // A damaged one, or one that a run which went on from an earlier one has come to again.
+            remove(&place)?;
             fs::rename(&unfinished, &place)?;
             sync(&self.folder)
         };
@@ -120,7 +118,7 @@ impl Checkpoints {
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
             if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-                fs::remove_dir_all(entry.path())?;
+                remove(&entry.path())?;
             }
         }
         Ok(())
@@ -137,7 +135,7 @@ impl Checkpoints {
     /// # Errors
     /// The file system's; what was not removed the next call tries again.
     pub fn thin_out(&self, newest: u64, keep: usize, best: Option<u64>) -> io::Result<()> {
-        self.link(best)?;
+        let linked = self.link(best);
         let mut kept = 0;
         for (step, folder) in self.list()? {
             let is_new = step <= newest && kept < keep;
@@ -146,7 +144,7 @@ impl Checkpoints {
                 fs::remove_dir_all(folder)?;
             }
         }
-        Ok(())
+        linked
     }
 
     fn link(&self, best: Option<u64>) -> io::Result<()> {
@@ -158,15 +156,14 @@ impl Checkpoints {
         if link.read_link().is_ok_and(|found| found == name) {
             return Ok(());
         }
-        if next.is_symlink() {
-            // A crash came before it took its place.
-            fs::remove_file(&next)?;
-        }
+        // There is one if a crash came before it took its place.
+        remove(&next)?;
         symlink(name, &next)?;
         fs::rename(next, link)
     }
 
-    /// The steps and folders of all checkpoints, the newest first.
+    /// The steps and folders of all checkpoints, the newest first. A file of such a name is none, nor is a link, which may
+    /// lead anywhere.
     ///
     /// # Errors
     /// The file system's.
@@ -179,7 +176,9 @@ impl Checkpoints {
         let mut found = Vec::new();
         for entry in entries {
             let entry = entry?;
-            found.extend(entry.file_name().to_str().and_then(step).map(|step| (step, entry.path())));
+            if entry.file_type()?.is_dir() {
+                found.extend(entry.file_name().to_str().and_then(step).map(|step| (step, entry.path())));
+            }
         }
         found.sort_unstable_by(|a: &(u64, PathBuf), b| b.cmp(a));
         Ok(found)
@@ -211,6 +210,16 @@ fn write_state(folder: &Path, content: Content) -> Result<()> {
     let (mpt, learning_rate) = (env!("CARGO_PKG_VERSION").to_owned(), Some(learning_rate));
     State { format: FORMAT, mpt, position, learning_rate, best, run, files }.write(&folder.join(STATE))?;
     sync(folder).map_err(|error| Error::failed(format!("{}: {error}", folder.display())))
+}
+
+/// Removes what lies at a path, if anything does: a folder with all that is in it, a file, or a link and not what it leads to.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Waits until the names in a folder are on the disk.

@@ -2,18 +2,22 @@
 
 use super::tensors::{FileSum, shown};
 use crate::error::{Error, Result};
+use crate::file;
 use crate::layers::Outcome;
 use crate::optim::Plateau;
 use crc32fast::Hasher;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
 /// The format of a checkpoint that this version writes and reads.
 pub const FORMAT: u32 = 1;
+
+/// The most steps or examples that are believed: up to here a number of a file is the same as a float.
+const MOST_COUNTED: u64 = 1 << 53;
 
 /// What a run has done: all that it needs, besides weights and velocities, to go on as if it had not stopped. (Random
 /// numbers are counter-based: seed, epoch and step give them all.)
@@ -77,6 +81,13 @@ impl Position {
             epoch_loader_wait: Duration::ZERO,
             ..self
         }
+    }
+
+    /// A count that no run comes to, if there is one: sums of it with another could overflow.
+    fn impossible(&self) -> Option<u64> {
+        let Self { step, epoch, steps_in_epoch, examples, epoch_outcome: ref outcome, .. } = *self;
+        let counts = [step, epoch, steps_in_epoch, examples, outcome.correct, outcome.examples];
+        counts.into_iter().find(|&count| count > MOST_COUNTED)
     }
 }
 
@@ -168,7 +179,8 @@ impl State {
     /// Names it: it cannot be read, is damaged, or another version of mpt wrote it.
     pub fn read(path: &Path) -> Result<Self> {
         let fault = |problem: String| Error::failed(format!("{} {problem}", path.display()));
-        let bytes = fs::read(path).map_err(|error| fault(format!("cannot be read: {error}")))?;
+        let bytes = file::in_place(path).and_then(|_| file::bytes(path));
+        let bytes = bytes.map_err(|error| fault(format!("cannot be read: {error}")))?;
         let text = String::from_utf8(bytes).map_err(|error| fault(format!("is damaged: {error}")))?;
         if let Some((said, sum)) = text.rsplit_once(BEFORE_SUM) {
             let found = sum_of(said);
@@ -182,7 +194,13 @@ impl State {
             Some(format) if format != u64::from(FORMAT) => {
                 Err(fault(format!("is of format {format}; this version of mpt reads format {FORMAT}")))
             }
-            _ => serde_json::from_value(value).map_err(damaged),
+            _ => {
+                let state: Self = serde_json::from_value(value).map_err(damaged)?;
+                match state.position.impossible() {
+                    Some(count) => Err(fault(format!("is damaged: no run counts {count}"))),
+                    None => Ok(state),
+                }
+            }
         }
     }
 }
@@ -219,6 +237,7 @@ mod outcome {
 
 /// Spans of time as seconds.
 mod seconds {
+    use crate::recipe::duration::LONGEST;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
     use std::time::Duration;
 
@@ -227,13 +246,16 @@ mod seconds {
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(D::Error::custom)
+        let span = Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(D::Error::custom)?;
+        let believed = (span <= LONGEST).then_some(span);
+        believed.ok_or_else(|| D::Error::custom(format!("no run lasts {} s", span.as_secs())))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn what_is_written_is_read_to_the_last_bit() {

@@ -4,6 +4,7 @@
 //! so that no second copy of a tensor need fit into memory; and each rank reads only the part that it holds.
 
 use crate::error::{Error, Result};
+use crate::file;
 use crc32fast::Hasher;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
@@ -103,11 +104,13 @@ impl TensorFile {
     pub fn open(path: &Path, expected: &FileSum) -> Result<Self> {
         let fault = |problem: String| Error::failed(format!("{} {problem}", path.display()));
         let unreadable = |error: io::Error| fault(format!("cannot be read: {error}"));
+        // Before it is read, which could take for ever.
+        let bytes = file::in_place(path).map_err(unreadable)?.len();
+        if bytes != expected.bytes {
+            return Err(fault(format!("is damaged: it has {bytes} bytes and should have {}", expected.bytes)));
+        }
         let mut file = File::open(path).map_err(unreadable)?;
         let found = sum(&mut file).map_err(unreadable)?;
-        if found.bytes != expected.bytes {
-            return Err(fault(format!("is damaged: it has {} bytes and should have {}", found.bytes, expected.bytes)));
-        }
         if found.crc32 != expected.crc32 {
             return Err(fault(format!("is damaged: its CRC-32 is {}, not {}", found.crc32, expected.crc32)));
         }

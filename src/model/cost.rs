@@ -54,7 +54,7 @@ pub fn parameters(model: &Model, layer: LayerId) -> Vec<Parameter> {
         _ => return Vec::new(),
     };
     let area: usize = shape[2..].iter().product();
-    let fans = Fans { fan_in: shape[1] * area, fan_out: shape[0] * area, groups };
+    let fans = Fans { fan_in: shape[1].saturating_mul(area), fan_out: shape[0] * area, groups };
     let [of_weight, of_bias] = initials.map(|initial| initial.distribution(fans));
     let bias_shape = vec![shape[0]];
     let weight = Parameter { role: Role::Weight, shape, distribution: of_weight, multipliers: multipliers[0] };

@@ -79,6 +79,10 @@ pub struct Draft {
 
 /// The most values that one parameter may have: what any machine could hold, and far from overflow.
 const LARGEST_PARAMETER: usize = 1 << 36;
+/// The most multiply-accumulates of a layer for one example: a thousand times what the largest networks do in all.
+const MOST_WORK: usize = 1 << 44;
+/// The most layers: plans are made by looking at all readers of each.
+const MOST_LAYERS: usize = 4096;
 
 /// The name under which layers read the input image.
 pub const IMAGE_NAME: &str = "image";
@@ -90,6 +94,12 @@ impl Model {
     /// Names the layer and what is wrong: two layers of one name, an input that does not come before its reader, an
     /// impossible shape (with both sizes), no loss at the end, an activation that nothing reads.
     pub fn new(name: &str, input: Shape, drafts: Vec<Draft>) -> Result<Self> {
+        if drafts.len() > MOST_LAYERS {
+            let count = drafts.len();
+            return Err(Error::usage(format!(
+                "model {name}: it has {count} layers; mpt lays out {MOST_LAYERS} at most"
+            )));
+        }
         let mut model = Self { name: name.to_owned(), input, layers: Vec::with_capacity(drafts.len()) };
         for draft in drafts {
             model.push(draft)?;
@@ -117,18 +127,18 @@ impl Model {
         let output =
             shape::output(&draft.kind, &shapes).map_err(|problem| Error::usage(format!("{context}: {problem}")))?;
         self.layers.push(Layer { name: draft.name, kind: draft.kind, inputs, output });
-        let (layer, largest) = (self.layers.len() - 1, LARGEST_PARAMETER);
-        let sizes = cost::parameters(self, layer).into_iter().map(|parameter| {
-            parameter
-                .shape
-                .iter()
-                .try_fold(1usize, |size, &side| size.checked_mul(side))
-                .filter(|&size| size <= largest)
-        });
-        match sizes.collect::<Option<Vec<_>>>() {
-            Some(_) => Ok(()),
-            None => Err(Error::usage(format!("{context}: its weights would be more than {largest} numbers"))),
+        for parameter in cost::parameters(self, self.layers.len() - 1) {
+            let size = parameter.shape.iter().try_fold(1usize, |size, &side| size.checked_mul(side));
+            let Some(size) = size.filter(|&size| size <= LARGEST_PARAMETER) else {
+                let sentence = format!("{context}: its weights would be more than {LARGEST_PARAMETER} numbers");
+                return Err(Error::usage(sentence));
+            };
+            if size.saturating_mul(output.area()) > MOST_WORK {
+                let sentence = format!("{context}: an example would take more than {MOST_WORK} multiplications");
+                return Err(Error::usage(sentence));
+            }
         }
+        Ok(())
     }
 
     fn resolve(&self, name: &str, context: &str) -> Result<ActivationId> {

@@ -43,9 +43,13 @@ impl Channels {
     /// The channels in both sets.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
-        self.ranges()
-            .flat_map(|mine| other.ranges().map(move |theirs| mine.start.max(theirs.start)..mine.end.min(theirs.end)))
-            .collect()
+        let (mut mine, mut theirs, mut both) = (self.0.as_slice(), other.0.as_slice(), Vec::new());
+        while let ([my, my_rest @ ..], [their, their_rest @ ..]) = (mine, theirs) {
+            both.push(my.0.max(their.0)..my.1.min(their.1));
+            // Nothing that comes later meets the one that ends first.
+            if my.1 <= their.1 { mine = my_rest } else { theirs = their_rest }
+        }
+        both.into_iter().collect()
     }
 
     /// The channels of this set that are not in `other`.

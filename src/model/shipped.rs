@@ -3,6 +3,7 @@
 use super::Model;
 use super::parse::{Edits, parse};
 use crate::error::{Error, Result};
+use crate::file;
 use crate::keys::suggestion;
 use std::path::Path;
 
@@ -44,7 +45,7 @@ pub fn load(argument: &str, edits: &Edits) -> Result<Model> {
         return parse(text, argument, edits);
     }
     if Path::new(argument).extension().is_some_and(|extension| extension == "toml") {
-        let text = std::fs::read_to_string(argument)
+        let text = file::text(Path::new(argument))
             .map_err(|error| Error::usage(format!("model file {argument} cannot be read: {error}")))?;
         return parse(&text, argument, edits);
     }

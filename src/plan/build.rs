@@ -6,6 +6,10 @@ use crate::model::ranges::shares;
 use crate::model::reads::{carries, reads};
 use crate::model::{Channels, Kind, LayerId, Model};
 
+/// The most pieces in which the channels of an activation may lie over all devices: an exchange looks at each of them. Joins of
+/// joins would make ever more.
+const MOST_PIECES: usize = 1 << 14;
+
 /// Lays a model out over a mesh. A pure function: the same arguments give the same plan on every rank.
 ///
 /// # Errors
@@ -35,7 +39,7 @@ impl Plan {
         let weights = self.mode.weights(&self.model, layer);
         let (placement, outputs) = match weights {
             Weights::None if kind == Kind::SoftmaxCrossEntropy => (Placement::Replicated, everything()),
-            Weights::None => self.carried(layer),
+            Weights::None => self.carried(layer)?,
             Weights::Replicated => (Placement::Replicated, everything()),
             Weights::OutputSplit => {
                 let shares = self.shares(layer, channels, "output channels")?;
@@ -73,12 +77,12 @@ impl Plan {
     }
 
     /// The placement of a layer that mixes no channels: each rank keeps what follows from the channels it holds.
-    fn carried(&self, layer: LayerId) -> (Placement, Vec<Channels>) {
+    fn carried(&self, layer: LayerId) -> Result<(Placement, Vec<Channels>)> {
         let (kind, inputs) = (&self.model.layers[layer].kind, &self.model.layers[layer].inputs);
         let (ranks, shapes) = (self.mesh.model, self.model.input_shapes(layer));
         if inputs.iter().all(|&input| self.placements[input] == Placement::Replicated) {
             let all = vec![Channels::all(self.model.layers[layer].output.channels); ranks];
-            return (Placement::Replicated, all);
+            return Ok((Placement::Replicated, all));
         }
         if *kind == Kind::Add {
             // One of the terms decides where the sum lies; the others come to it.
@@ -87,7 +91,7 @@ impl Plan {
                 _ => None,
             });
             let owned = sharded.unwrap_or_else(|| vec![Channels::all(shapes[0].channels); ranks]);
-            return (Placement::Shard(owned.clone()), owned);
+            return Ok((Placement::Shard(owned.clone()), owned));
         }
         let mut outputs = vec![Channels::none(); ranks];
         for (which, &input) in inputs.iter().enumerate() {
@@ -98,8 +102,15 @@ impl Plan {
             for (output, share) in outputs.iter_mut().zip(&shares) {
                 *output = output.union(&carries(kind, &shapes, which, share).unwrap_or_default());
             }
+            if outputs.iter().map(|output| output.ranges().count()).sum::<usize>() > MOST_PIECES {
+                let (model, layer) = (&self.model.name, &self.model.layers[layer].name);
+                return Err(Error::usage(format!(
+                    "model {model}: layer {layer} joins so much that the channels of {ranks} devices would lie in more than \
+                     {MOST_PIECES} pieces; use fewer devices along the model axis"
+                )));
+            }
         }
-        (Placement::Shard(outputs.clone()), outputs)
+        Ok((Placement::Shard(outputs.clone()), outputs))
     }
 
     /// Where a layer that is placed as `reader_placement` finds `needed` of an input; adds the exchange it takes.

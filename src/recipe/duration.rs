@@ -3,6 +3,9 @@
 use crate::error::{Error, Result};
 use std::time::Duration;
 
+/// The longest span that is read, a hundred years: any two of them can be added to each other and to the time of day.
+pub const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// A span like `90s`, `5m`, `1h30m` or `2.5h`; a plain number is seconds.
 ///
 /// # Errors
@@ -28,7 +31,10 @@ pub fn parse(text: &str) -> Result<Duration> {
         seconds += number * unit;
         rest = rest.get(length..).unwrap_or("").trim_start();
     }
-    Duration::try_from_secs_f64(seconds).map_err(|_| fault())
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(span) if span <= LONGEST => Ok(span),
+        _ => Err(Error::usage(format!("`{text}` is longer than a hundred years, the longest span that mpt counts"))),
+    }
 }
 
 /// A span for people: `0.8 s`, `42 s`, `3 min 20 s`, `1 h 05 min`.
@@ -93,6 +99,10 @@ mod tests {
         for text in ["", "m", "5x", "-5m", "1..5s", "5m x", "é", "5é"] {
             assert!(parse(text).unwrap_err().to_string().contains("no span of time"), "{text}");
         }
+        for text in ["18446744073709551615s", "36501d", &"9".repeat(400)] {
+            assert!(parse(text).unwrap_err().to_string().contains("longer than a hundred years"), "{text}");
+        }
+        assert!(parse("36500d").unwrap() == LONGEST);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::Recipe;
 use crate::error::{Error, Result};
+use crate::file;
 use crate::keys::suggestion;
 use crate::model::parse::one_line;
 use std::num::IntErrorKind;
@@ -85,8 +86,7 @@ impl Layered {
     /// The file cannot be read, or holds what this version does not know.
     pub fn saved(path: &Path) -> Result<Self> {
         let shown = path.display();
-        let text =
-            std::fs::read_to_string(path).map_err(|error| Error::failed(format!("{shown} cannot be read: {error}")))?;
+        let text = file::text(path).map_err(|error| Error::failed(format!("{shown} cannot be read: {error}")))?;
         let mut layered = Self { table: parse_table(DEFAULTS, "the defaults")? };
         layered.lay(parse_table(&text, &shown.to_string())?, &format!("recipe {shown}"))?;
         Ok(layered)
@@ -190,7 +190,7 @@ fn read_recipe(argument: &str) -> Result<Table> {
         return parse_table(text, name);
     }
     if Path::new(argument).extension().is_some_and(|extension| extension == "toml") {
-        let text = std::fs::read_to_string(argument)
+        let text = file::text(Path::new(argument))
             .map_err(|error| Error::usage(format!("recipe file {argument} cannot be read: {error}")))?;
         return parse_table(&text, argument).map(|table| from_file(table, Path::new(argument)));
     }

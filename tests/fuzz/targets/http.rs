@@ -1,0 +1,11 @@
+#![no_main]
+//! libFuzzer's target for the entry `http`.
+
+use entries::http::HTTP;
+use entries::meter::Meter;
+use libfuzzer_sys::fuzz_target;
+
+#[global_allocator]
+static METER: Meter = Meter;
+
+fuzz_target!(|bytes: &[u8]| (HTTP.run)(bytes));
