@@ -32,7 +32,7 @@ pub struct Written {
 /// What the thread is to do.
 enum Task {
     /// Write a checkpoint, from a copy if there is one: other processes are to hear of it if there is not.
-    Write(Standing, Result<Vec<Numbered>>),
+    Write(Box<Standing>, Result<Vec<Numbered>>),
     /// Note how a checkpoint evaluated.
     Score(Best),
 }
@@ -78,7 +78,7 @@ impl Background {
             for task in ordered {
                 match task {
                     // If nobody listens any more, the run has ended with an error, and the checkpoint is there all the same.
-                    Task::Write(standing, shards) => drop(sender.send(write(&mut writer, standing, shards))),
+                    Task::Write(standing, shards) => drop(sender.send(write(&mut writer, *standing, shards))),
                     Task::Score(score) => writer.score(score),
                 }
             }
@@ -94,7 +94,7 @@ impl Background {
     pub fn write(&mut self, standing: Standing, shards: &[Numbered], since: Instant) {
         let copy = copied(self.kept.take(), shards);
         self.under_way = Some(UnderWay { step: standing.position.step, held_up: since.elapsed() });
-        self.have_done(Task::Write(standing, copy));
+        self.have_done(Task::Write(Box::new(standing), copy));
     }
 
     /// Tells how the newest checkpoint evaluated, which may still be under way. One that could not be written is no best.
