@@ -1,7 +1,7 @@
 //! Data sets of image files: a folder of class folders, as ImageNet and most collections of pictures come.
 //!
 //! * [`listing`] which files there are, and of which class each is
-//! * [`decode`] one file's bytes as a square of pixels
+//! * [`mod@decode`] one file's bytes as a square of pixels
 //!
 //! Files are listed once, when the data set is opened, and read and decoded one by one, whenever an example is asked for.
 
