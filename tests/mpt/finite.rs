@@ -14,6 +14,7 @@ use mpt::launch::threads;
 use mpt::model::parse::Edits;
 use mpt::model::shipped;
 use mpt::plan::{Mesh, Mode, Plan, plan};
+use mpt::torch;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -137,6 +138,8 @@ fn after(plan: &Arc<Plan>, kind: Kind, deeds: &[Deed]) -> (Vec<Vec<Tensor>>, Vec
     let (shared, deeds, shape) = (Arc::clone(plan), deeds.to_vec(), source.shape());
     let mut crew = threads::start(seats, move |number, (groups, batches), reporter| {
         let _no_autograd = tch::no_grad_guard();
+        // How many threads share a sum decides how it is rounded.
+        torch::set_threads(1);
         let mut rank = Rank::new(Arc::clone(&shared), number, groups, settings)?;
         let mut agreed = Vec::new();
         for (batch, deed) in batches.iter().zip(&deeds) {
