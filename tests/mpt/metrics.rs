@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Name, kind and labels of every family but the process's own: what /work/shared/interface.md promises, and beyond it
+/// Name, kind and labels of every family but the process's own: those that dashboards are promised, and beyond them
 /// mpt_run_info, mpt_remaining_steps and mpt_evaluated_examples_total.
 const FAMILIES: [(&str, &str, &str); 30] = [
     ("mpt_accuracy_ratio", "gauge", "subset"),
