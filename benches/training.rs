@@ -6,7 +6,7 @@ use crossbeam::channel::never;
 use mpt::bench::exchange::{self, OPERATIONS};
 use mpt::bench::loader;
 use mpt::bench::workload::{self, Length};
-use mpt::data::{MaskSpec, Supply};
+use mpt::data::{MaskSpec, Preparation, Supply};
 use mpt::engine::session::{Grouped, Job, Ranks};
 use mpt::launch::control::Control;
 use mpt::launch::threads;
@@ -70,7 +70,7 @@ fn loading(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("loader, batch 128 of 1x28x28");
     group.throughput(Throughput::Elements(BATCH as u64)).sample_size(10);
     let masks = [0, 1].map(|layer| MaskSpec { layer, features: 4096, probability: 0.5 });
-    for variant in loader::variants(&masks) {
+    for variant in loader::variants(&masks, &Preparation::default()) {
         group.bench_function(variant.0, |bencher| {
             bencher.iter_custom(|count| {
                 let source = workload::images(0, BATCH * count as usize, [1, 28, 28], 10).expect("a sound source");

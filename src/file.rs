@@ -1,8 +1,9 @@
-//! Small files that anyone may have written: read with a bound, and never waited for.
+//! Files that anyone may have written, read with a bound and never waited for; and files of ours, which are whole or not there.
 
+use crate::error::{Error, Result};
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The most bytes of a file of settings or of a model: a thousand times what people write.
 const MOST_BYTES: u64 = 1 << 20;
@@ -10,15 +11,23 @@ const MOST_BYTES: u64 = 1 << 20;
 /// The content of a small file.
 ///
 /// # Errors
-/// It cannot be read, is no file (to open a pipe would wait for its writer), or is no small one.
+/// Those of [`bytes_up_to`].
 pub fn bytes(path: &Path) -> io::Result<Vec<u8>> {
+    bytes_up_to(path, MOST_BYTES)
+}
+
+/// The content of a file of `most` bytes, or less.
+///
+/// # Errors
+/// It cannot be read, is no file (to open a pipe would wait for its writer), or is longer.
+pub fn bytes_up_to(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     if !fs::metadata(path)?.is_file() {
         return Err(no_file());
     }
     let mut bytes = Vec::new();
-    File::open(path)?.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MOST_BYTES {
-        return Err(io::Error::other(format!("it is longer than {} MiB", MOST_BYTES >> 20)));
+    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::other(format!("it is longer than {} MiB", most >> 20)));
     }
     Ok(bytes)
 }
@@ -42,6 +51,28 @@ pub fn in_place(path: &Path) -> io::Result<Metadata> {
         return Err(io::Error::other("it is a link, which may lead anywhere"));
     }
     if found.is_file() { Ok(found) } else { Err(no_file()) }
+}
+
+/// Lets `write` write a file beside its place, which appears under its name only when it is whole. Gives what `write` gives.
+///
+/// # Errors
+/// What `write` says, or the file system; then what was there before is there still.
+pub fn whole_or_not<T>(place: &Path, write: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    let unfinished = beside(place);
+    let install = || File::open(&unfinished)?.sync_all().and_then(|()| fs::rename(&unfinished, place));
+    let written = write(&unfinished)
+        .and_then(|value| install().map(|()| value).map_err(|error| Error::failed(error.to_string())));
+    written.map_err(|error| {
+        // What a full disk could not take should not go on filling it.
+        let _ = fs::remove_file(&unfinished);
+        Error::failed(format!("{} cannot be written: {error}", place.display()))
+    })
+}
+
+fn beside(place: &Path) -> PathBuf {
+    let mut name = place.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    place.with_file_name(name)
 }
 
 fn no_file() -> io::Error {

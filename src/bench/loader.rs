@@ -1,6 +1,6 @@
 //! Images a second, as the loader makes batches of them.
 
-use crate::data::{Augmentation, LoaderOptions, MaskSpec, Order, Source, start};
+use crate::data::{Augmentation, LoaderOptions, MaskSpec, Order, Preparation, Source, start};
 use crate::error::Result;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,13 +31,14 @@ impl Row {
 }
 
 /// What the loader is asked for besides the images, from nothing to everything.
-pub fn variants(masks: &[MaskSpec]) -> Vec<(&'static str, Vec<MaskSpec>, Augmentation)> {
-    let plain = Augmentation::default();
-    let mut all = vec![("images", Vec::new(), plain)];
+pub fn variants(masks: &[MaskSpec], prepared: &Preparation) -> Vec<(&'static str, Vec<MaskSpec>, Preparation)> {
+    let plain = Preparation { augmentation: Augmentation::default(), ..prepared.clone() };
+    let mut all = vec![("images", Vec::new(), plain.clone())];
     if !masks.is_empty() {
-        all.push(("images, dropout masks", masks.to_vec(), plain));
+        all.push(("images, dropout masks", masks.to_vec(), plain.clone()));
     }
-    all.push(("images, dropout masks, flip and crop", masks.to_vec(), Augmentation { flip: true, crop: 2 }));
+    let changed = Preparation { augmentation: Augmentation { flip: true, crop: 2 }, ..plain };
+    all.push(("images, dropout masks, flip and crop", masks.to_vec(), changed));
     all
 }
 
@@ -48,13 +49,13 @@ pub fn variants(masks: &[MaskSpec]) -> Vec<(&'static str, Vec<MaskSpec>, Augment
 pub fn measure(
     source: &Arc<dyn Source>,
     batch_size: usize,
-    (what, masks, augmentation): (&'static str, Vec<MaskSpec>, Augmentation),
+    (what, masks, preparation): (&'static str, Vec<MaskSpec>, Preparation),
 ) -> Result<Row> {
     let options = LoaderOptions {
         batch_size,
         order: Order::Shuffled { epoch: 0 },
         masks,
-        augmentation,
+        preparation,
         ..LoaderOptions::default()
     };
     let (begin, used) = (Instant::now(), processor_time());

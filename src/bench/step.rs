@@ -119,7 +119,7 @@ fn run(
     batches: &Batches,
     reporter: &Reporter<Sample>,
 ) -> Result<()> {
-    let Assignment { plan, settings, stored, learning_rate, threads, .. } = assignment;
+    let Assignment { plan, settings, learning_rate, threads, .. } = assignment;
     let Settings { kind, device, .. } = *settings;
     let _no_autograd = tch::no_grad_guard();
     torch::set_threads(*threads);
@@ -131,7 +131,7 @@ fn run(
         let batch = batch?;
         own.lap()?;
         own.start_profile();
-        let batch = DeviceBatch::new(&batch, *stored, plan.model.input, kind, device)?;
+        let batch = DeviceBatch::new(&batch, plan.model.input, kind, device)?;
         let outcome = own.train(&batch, *learning_rate)?;
         let lap = own.lap()?;
         let agreed = own.agree(&Word { lap, ..Word::of(outcome) })?;

@@ -3,9 +3,10 @@
 use super::slices::{Outline, Slices};
 use super::tensors::{Described, TensorFile, pieces, start_of_file};
 use crate::error::{Error, Result};
-use std::fs::{self, File};
+use crate::file::whole_or_not;
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tch::Tensor;
 
 /// Copies a file of tensors with each called as `name_of` says. It is written beside its place, made to reach the disk and
@@ -37,25 +38,6 @@ pub fn write_tensor(name: &str, tensor: &Tensor, place: &Path) -> Result<()> {
         }
         file.finish().map(drop)
     })
-}
-
-/// Lets `write` write a file beside its place, which appears under its name only when it is whole. Gives what `write` gives.
-fn whole_or_not<T>(place: &Path, write: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
-    let unfinished = beside(place);
-    let install = || File::open(&unfinished)?.sync_all().and_then(|()| fs::rename(&unfinished, place));
-    let written = write(&unfinished)
-        .and_then(|value| install().map(|()| value).map_err(|error| Error::failed(error.to_string())));
-    written.map_err(|error| {
-        // What a full disk could not take should not go on filling it.
-        let _ = fs::remove_file(&unfinished);
-        Error::failed(format!("{} cannot be written: {error}", place.display()))
-    })
-}
-
-fn beside(place: &Path) -> PathBuf {
-    let mut name = place.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    place.with_file_name(name)
 }
 
 fn copy(file: &TensorFile, name_of: impl Fn(&str) -> String, to: &Path) -> io::Result<u64> {

@@ -236,7 +236,7 @@ fn measure_loader(what: &What, json: bool) -> Result<u8> {
     let recipe = layered.recipe()?;
     let masks = masks(&plan_of(&recipe)?);
     let job = Job::new(&recipe, Control::default())?;
-    let variants = loader::variants(&masks).into_iter();
+    let variants = loader::variants(&masks, &job.prepare_train).into_iter();
     let rows =
         variants.map(|variant| loader::measure(&job.train, job.batch_size, variant)).collect::<Result<Vec<_>>>()?;
     print(json, &bench_table::loader(&rows), &|| json!({ "rows": bench_table::loader_json(&rows) }))?;

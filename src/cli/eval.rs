@@ -47,6 +47,9 @@ pub struct Eval {
     /// The folder of the data set's files [default: as in training]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
+    /// Judge ten views of each image by the mean of their probabilities: corners and centre, also mirrored
+    #[arg(long)]
+    ten_crop: bool,
     /// Set a key of the run's recipe, of [data], [parallel], train.batch_size or train.precision; repeatable
     #[arg(long = "set", value_name = "KEY=VALUE")]
     assignments: Vec<String>,
@@ -105,6 +108,7 @@ impl Eval {
         layered.set_environment(std::env::vars_os())?;
         set(&mut layered, "--batch-size", "train.batch_size", self.batch_size)?;
         set(&mut layered, "--precision", "train.precision", self.precision.as_ref())?;
+        set(&mut layered, "--ten-crop", "data.ten_crop", self.ten_crop.then_some(true))?;
         set(&mut layered, "--data-dir", "data.dir", self.data_dir.as_ref())?;
         self.place.lay(&mut layered)?;
         self.assignments.iter().try_for_each(|assignment| layered.set(assignment, "--set"))?;

@@ -2,6 +2,7 @@
 //! once, and then runs.
 
 mod bench;
+mod data;
 mod declaration;
 mod doctor;
 mod endpoint;
@@ -60,6 +61,8 @@ enum Command {
     Verify(verify::Verify),
     /// Measure steps, scaling, exchanges and the loader on this machine, on random images
     Bench(bench::Bench),
+    /// Statistics of data sets
+    Data(data::Data),
     /// Show models, kernels, curves of runs and recipes, as tables and pictures
     Show(show::Show),
     /// Show what this machine has and what it lacks: libtorch, GPUs and their links, NCCL, network, memory, data
@@ -81,6 +84,7 @@ pub fn run(cli: Cli) -> Result<u8> {
         Command::Plan(command) => command.run(),
         Command::Verify(command) => command.run(),
         Command::Bench(command) => command.run(),
+        Command::Data(command) => command.run(),
         Command::Show(command) => command.run(),
         Command::Doctor(command) => command.run(),
     }

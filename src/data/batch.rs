@@ -11,6 +11,8 @@ pub struct Batch {
     pub step: u64,
     /// How many examples the global batch has, over all data ranks: what the loss is divided by.
     pub global_examples: usize,
+    /// The shape of an image: C, H, W.
+    pub shape: [usize; 3],
     /// The images, [N, C, H, W].
     pub pixels: Vec<f32>,
     /// The classes, `[N]`.

@@ -1,10 +1,10 @@
 //! The prefetching loader: a thread makes batches ahead of the ranks and hands each rank its share. Where examples are slow to
 //! read, others help it.
 
-use super::augment::Augmentation;
 use super::batch::{Batch, MaskSpec};
 use super::counts::Counts;
 use super::outlet::Outlet;
+use super::prepare::Preparation;
 use super::source::Source;
 use crate::error::{Error, Result};
 use crate::model::ranges::share;
@@ -48,8 +48,8 @@ pub struct LoaderOptions {
     pub replicas: usize,
     /// The dropout layers that need a mask in each step.
     pub masks: Vec<MaskSpec>,
-    /// Random changes to the images.
-    pub augmentation: Augmentation,
+    /// What is done to the images. Each view of an image is an example of its batch, the views of one after the other.
+    pub preparation: Preparation,
     /// Batches at the start of the epoch that are left out: where a resumed run goes on.
     pub skip_batches: u64,
     /// How many batches may wait for each rank.
@@ -71,7 +71,7 @@ impl Default for LoaderOptions {
             data_ranks: 1,
             replicas: 1,
             masks: Vec::new(),
-            augmentation: Augmentation::default(),
+            preparation: Preparation::default(),
             skip_batches: 0,
             prefetch: 4,
             threads: 0,
@@ -206,22 +206,25 @@ impl<'a> Epoch<'a> {
     /// The share of a global batch that lies at `positions`.
     fn batch(&self, step: u64, global: &[u32], positions: Range<usize>) -> Result<Batch> {
         let Self { source, options, .. } = self;
-        let shape = source.shape();
-        let size = shape.iter().product();
+        let (stored, views) = (source.shape(), options.preparation.views.count());
+        let shape = options.preparation.shape(stored);
+        let size = views * shape.iter().product::<usize>();
         let mut pixels = vec![0.0; positions.len() * size];
-        let mut labels = vec![0; positions.len()];
-        let examples = pixels.chunks_exact_mut(size).zip(&mut labels).zip(&global[positions.clone()]);
+        let mut labels = vec![0; positions.len() * views];
+        let examples =
+            pixels.chunks_exact_mut(size).zip(labels.chunks_exact_mut(views)).zip(&global[positions.clone()]);
         let examples = Mutex::new(examples);
         let next = || examples.lock().unwrap_or_else(PoisonError::into_inner).next();
         self.with_help(positions.len(), &|| {
-            while let Some(((image, label), &index)) = next() {
-                *label = self.read(index, image)?;
-                options.augmentation.apply(options.seed, self.epoch, u64::from(index), shape, image);
+            let mut image = vec![0.0; stored.iter().product()];
+            while let Some(((seen, labels), &index)) = next() {
+                labels.fill(self.read(index, &mut image)?);
+                options.preparation.apply(options.seed, self.epoch, u64::from(index), stored, &mut image, seen);
             }
             Ok(())
         })?;
         let masks = options.masks.iter().map(|spec| spec.mask(options.seed, step, positions.clone())).collect();
-        Ok(Batch { step, global_examples: global.len(), pixels, labels, masks })
+        Ok(Batch { step, global_examples: global.len() * views, shape, pixels, labels, masks })
     }
 
     /// Does `work`, which takes one of `pieces` after the other until there are no more, on as many threads as are of use.

@@ -6,6 +6,7 @@
 //! * [`synthetic`] examples that need no files
 //! * [`limited`] the first examples of a data set
 //! * [`augment`] random changes to training images
+//! * [`prepare`] from an image as it is stored to what the network sees
 //! * [`batch`] a rank's share of a global batch, with its dropout masks
 //! * [`loader`] the threads that make batches ahead of the ranks ([`outlet`]: where it leaves them)
 //! * [`shared`] one loader for all ranks of a host
@@ -22,6 +23,7 @@ pub mod images;
 pub mod limited;
 pub mod loader;
 pub mod outlet;
+pub mod prepare;
 pub mod shared;
 pub mod source;
 pub mod synthetic;
@@ -33,6 +35,7 @@ pub use idx::IdxDataset;
 pub use images::ImageFolder;
 pub use limited::Limited;
 pub use loader::{Delivery, LoaderOptions, Order, start};
+pub use prepare::Preparation;
 pub use shared::Supply;
 pub use source::{Source, Subset};
 pub use synthetic::{Noise, Synthetic};

@@ -2,7 +2,7 @@
 
 use super::cuda::Cuda;
 use super::mapped;
-use crate::engine::job::data_cache;
+use crate::engine::data_sets::data_cache;
 use rustix::fs::{Access, access, statvfs};
 use serde::Serialize;
 use std::collections::BTreeMap;

@@ -2,6 +2,7 @@
 //! trains, in `session.rs`; both count the same outcome in the same order.)
 
 use super::agreement::Word;
+use super::data_sets;
 use super::input::DeviceBatch;
 use super::job::{check_devices, plan_of, settings, test_set};
 use super::rank::{Rank, Settings};
@@ -10,15 +11,17 @@ use super::session::Grouped;
 use super::worker::Batches;
 use crate::checkpoint::{TensorFile, WeightFile};
 use crate::comm::Groups;
-use crate::data::{Counts, LoaderOptions, Source};
+use crate::data::prepare::Views;
+use crate::data::{Counts, LoaderOptions, Preparation, Source};
 use crate::error::{Error, Result};
 use crate::launch::threads::{self, Reporter};
+use crate::layers::loss::Loss;
 use crate::layers::{Answers, Outcome};
 use crate::plan::Plan;
 use crate::recipe::Recipe;
 use crate::torch;
 use std::sync::Arc;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// The most classes of which is counted which was answered for which: the counts are as many as their square.
 pub const MOST_CLASSES: usize = 1000;
@@ -33,6 +36,7 @@ pub struct Evaluation {
     threads: usize,
     weights: Arc<WeightFile>,
     test: Arc<dyn Source>,
+    preparation: Preparation,
     batch_size: usize,
     readers: usize,
     /// Where the loader counts what it makes.
@@ -79,12 +83,25 @@ impl Evaluation {
         let plan = Arc::new(plan_of(recipe)?);
         check_devices(&plan)?;
         let test = test_set(recipe, &plan)?;
+        let views = if recipe.data.ten_crop { Views::Ten } else { Views::Centre };
+        let preparation = data_sets::for_evaluation(recipe, &plan.model, test.as_ref(), views)?;
         let weights = Arc::new(WeightFile::fitting(weights, &plan.model, &described(&plan.model))?);
         // Without momentum there are no velocities to find room for.
         let settings = Settings { device, momentum: 0.0, ..settings(recipe) };
         let (batch_size, readers) = (recipe.train.batch_size, recipe.data.readers);
         let loaded = Arc::default();
-        Ok(Self { plan, settings, threads, weights, test, batch_size, readers, loaded, keep_logits: false })
+        Ok(Self {
+            plan,
+            settings,
+            threads,
+            weights,
+            test,
+            preparation,
+            batch_size,
+            readers,
+            loaded,
+            keep_logits: false,
+        })
     }
 
     /// How the network is split.
@@ -108,6 +125,7 @@ impl Evaluation {
             batch_size: self.batch_size,
             data_ranks: self.plan.mesh.data,
             replicas: self.plan.mesh.model,
+            preparation: self.preparation.clone(),
             threads: self.readers,
             counts: Arc::clone(&self.loaded),
             ..LoaderOptions::default()
@@ -143,19 +161,24 @@ impl Evaluation {
         batches: &Batches,
         reporter: Option<&Reporter<Report>>,
     ) -> Result<()> {
-        let Self { plan, settings, test, .. } = self;
+        let Self { plan, settings, preparation, .. } = self;
+        let views = preparation.views.count();
         let _no_autograd = tch::no_grad_guard();
         torch::set_threads(self.threads);
         let mut rank = Rank::begun_with(Arc::clone(plan), number, groups, *settings, &self.weights)?;
         let (mut total, mut tally) = (Outcome::default(), Tally::new(plan.model.classes()));
         for batch in batches {
             let batch = batch?;
-            let given = DeviceBatch::new(&batch, test.shape(), plan.model.input, settings.kind, settings.device)?;
+            let given = DeviceBatch::new(&batch, plan.model.input, settings.kind, settings.device)?;
             let (outcome, logits) = rank.answer(&given)?;
-            tally.count(&batch.labels, &Answers::of(&logits, &given.labels)?);
+            let (outcome, logits, labels) = match views {
+                1 => (outcome, logits, given.labels),
+                _ => together(&logits, &given.labels, views as i64)?,
+            };
+            tally.count(&Vec::try_from(&labels)?, &Answers::of(&logits, &labels)?);
             total.add(&rank.agree(&Word::of(outcome))?.outcome);
             let logits = match self.keep_logits {
-                true => Some(rank.gather_rows(&logits, batch.global_examples)?),
+                true => Some(rank.gather_rows(&logits, batch.global_examples / views)?),
                 false => None,
             };
             // The accounts are of steps, of which there are none.
@@ -165,6 +188,17 @@ impl Evaluation {
         let tally = tally.with(rank.add_up(&tally.numbers())?);
         reporter.map_or(Ok(()), |reporter| reporter.report(Report::Done(total, tally)))
     }
+}
+
+/// What the views of each image come to together, of logits `[N V, K]` and labels `[N V]`: the mean of their probabilities. Gives
+/// their logarithms, `[N, K]`, which are logits of that mean, and the labels, `[N]`.
+fn together(logits: &Tensor, labels: &Tensor, views: i64) -> Result<(Outcome, Tensor, Tensor)> {
+    let wide = if logits.kind() == Kind::BFloat16 { Kind::Float } else { logits.kind() };
+    let examples = labels.size()[0] / views;
+    let probabilities = logits.f_softmax(1, wide)?.f_view([examples, views, logits.size()[1]])?;
+    let mean = probabilities.f_mean_dim(1i64, false, wide)?.f_log()?;
+    let labels = labels.f_view([examples, views])?.f_select(1, 0)?.f_contiguous()?;
+    Ok((Loss::default().forward(&mean, &labels, false)?, mean, labels))
 }
 
 impl Tally {
@@ -214,6 +248,23 @@ mod tests {
         assert_eq!(tally.of_class(0), Some([2, 1, 1]));
         assert_eq!(tally.of_class(2), Some([1, 1, 3]));
         assert_eq!(tally.with(tally.numbers()), tally);
+    }
+
+    #[test]
+    fn views_of_an_image_are_judged_by_the_mean_of_their_probabilities() {
+        // Two images of three views. The first: probabilities 0.9, 0.4, 0.4 of class 0, so that most views are wrong.
+        let odds = |p: f64| [(p / (1.0 - p)).ln(), 0.0];
+        let logits = [0.9, 0.4, 0.4, 0.1, 0.2, 0.3].map(odds).concat();
+        let labels = Tensor::from_slice(&[0i64, 0, 0, 1, 1, 1]);
+        let (outcome, mean, labels) = together(&Tensor::from_slice(&logits).view([6, 2]), &labels, 3).unwrap();
+        assert_eq!((outcome.examples, outcome.correct), (2, 2));
+        let right: f64 = 1.7 / 3.0;
+        assert!((outcome.loss_sum + right.ln() + 0.8f64.ln()).abs() < 1e-12);
+        assert_eq!(Vec::<i64>::try_from(&labels).unwrap(), [0, 1]);
+        let found = Vec::<f64>::try_from(mean.exp().flatten(0, 1)).unwrap();
+        for (found, expected) in found.iter().zip([right, 1.0 - right, 0.2, 0.8]) {
+            assert!((found - expected).abs() < 1e-12, "{found}");
+        }
     }
 
     #[test]

@@ -21,13 +21,13 @@ pub struct DeviceBatch {
 }
 
 impl DeviceBatch {
-    /// Puts a batch of `[C, H, W] = stored` images on the device, enlarged or reduced (bilinear, pixel centres
+    /// Puts a batch on the device, enlarged or reduced (bilinear, pixel centres
     /// aligned) to what the network reads. This happens here and not in the loader: small images travel faster.
     ///
     /// # Errors
     /// What libtorch reports, as when memory runs out.
-    pub fn new(batch: &Batch, stored: [usize; 3], wanted: Shape, kind: Kind, device: Device) -> Result<Self> {
-        let [channels, height, width] = stored.map(|size| size as i64);
+    pub fn new(batch: &Batch, wanted: Shape, kind: Kind, device: Device) -> Result<Self> {
+        let [channels, height, width] = batch.shape.map(|size| size as i64);
         let examples = batch.labels.len() as i64;
         let pixels = Tensor::from_slice(&batch.pixels).f_view([examples, channels, height, width])?;
         let mut image = upload(&pixels, device)?.f_to_kind(kind)?;

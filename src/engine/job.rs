@@ -1,30 +1,29 @@
 //! From a recipe to all that a run needs. Whatever can be wrong with a request is found here, before the first step.
 
+use super::data_sets;
 use super::rank::Settings;
 use super::saving::described;
 use super::session::Job;
 use super::worker::Assignment;
 use crate::checkpoint::{Position, TensorFile, WeightFile};
-use crate::data::images::{decode::Form, listing::class_names};
-use crate::data::{Augmentation, IdxDataset, ImageFolder, Limited, Noise, Source, Subset, Synthetic};
+use crate::data::images::listing::class_names;
+use crate::data::prepare::Views;
+use crate::data::{Source, Subset};
 use crate::error::{Error, Result};
 use crate::launch::control::Control;
 use crate::model::names::Naming;
 use crate::model::rewrite::relu_after_pool;
-use crate::model::{Model, Shape, shipped};
+use crate::model::{Model, shipped};
 use crate::optim::Timeline;
 use crate::plan::{Plan, plan};
 use crate::recipe::Recipe;
-use crate::recipe::settings::{DataSettings, NonFinite, OwnHalf, SourceKind};
-use std::env;
-use std::path::{Path, PathBuf};
+use crate::recipe::settings::{NonFinite, OwnHalf, SourceKind};
+use std::path::Path;
 use std::sync::Arc;
 use tch::Device;
 
 /// The most CPU devices of a run: each is a thread with its own copy of what it holds.
 const MOST_CPU_DEVICES: usize = 64;
-/// Examples of computed training and test sets, where the recipe does not say.
-const COMPUTED: [usize; 2] = [60_000, 10_000];
 
 impl Job {
     /// Everything for a run of `recipe` on CPU devices, ended early by `control`.
@@ -35,8 +34,8 @@ impl Job {
         let plan = Arc::new(plan_of(recipe)?);
         check_devices(&plan)?;
         check_timeline(&plan, &recipe.timeline)?;
-        let train = source(recipe, &plan, Subset::Train)?;
-        check_fit(&plan, train.as_ref(), &recipe.data)?;
+        let train = data_sets::open(recipe, &plan.model, Subset::Train)?;
+        data_sets::check_fit(&plan, train.as_ref(), &recipe.data)?;
         let test = test_set(recipe, &plan)?;
         if train.shape() != test.shape() {
             let (name, of_train, of_test) = (recipe.data.source.name(), train.shape(), test.shape());
@@ -52,6 +51,9 @@ impl Job {
                 "data.crop is {crop} pixels, but the images' shorter side has only {side}"
             )));
         }
+        let views = if recipe.data.random_window { Views::Random } else { Views::Centre };
+        let prepare_train = data_sets::for_training(recipe, &plan.model, train.as_ref(), views)?;
+        let prepare_test = data_sets::for_evaluation(recipe, &plan.model, test.as_ref(), Views::Centre)?;
         let steps_per_epoch = train.len().div_ceil(recipe.train.batch_size) as u64;
         let all = steps_per_epoch.saturating_mul(recipe.train.epochs);
         let total_steps = if recipe.train.steps == 0 { all } else { all.min(recipe.train.steps) };
@@ -60,7 +62,6 @@ impl Job {
             threads: threads(recipe, plan.mesh.ranks()),
             plan,
             settings: settings(recipe),
-            stored: train.shape(),
             learning_rate: recipe.optimizer.learning_rate,
             schedule: recipe.schedule,
             timeline: Arc::new(recipe.timeline.clone()),
@@ -82,7 +83,8 @@ impl Job {
             batch_size: recipe.train.batch_size,
             epochs: recipe.train.epochs,
             most_steps: recipe.train.steps,
-            augmentation: Augmentation { flip: recipe.data.flip, crop: recipe.data.crop },
+            prepare_train,
+            prepare_test,
             devices,
             max_time: recipe.train.max_time,
             readers: recipe.data.readers,
@@ -136,8 +138,8 @@ fn check_timeline(plan: &Plan, timeline: &Timeline) -> Result<()> {
 /// # Errors
 /// It cannot be read, or does not fit the model.
 pub fn test_set(recipe: &Recipe, plan: &Plan) -> Result<Arc<dyn Source>> {
-    let test = source(recipe, plan, Subset::Test)?;
-    check_fit(plan, test.as_ref(), &recipe.data)?;
+    let test = data_sets::open(recipe, &plan.model, Subset::Test)?;
+    data_sets::check_fit(plan, test.as_ref(), &recipe.data)?;
     Ok(test)
 }
 
@@ -161,7 +163,7 @@ pub fn model_of(recipe: &Recipe) -> Result<Model> {
     let mut edits = recipe.model.edits.clone();
     if recipe.model.classes_of_data {
         edits.classes = Some(match recipe.data.source {
-            SourceKind::Images => class_names(image_folder(&recipe.data)?)?.len(),
+            SourceKind::Images => class_names(data_sets::image_folder(&recipe.data)?)?.len(),
             SourceKind::Synthetic | SourceKind::Noise => recipe.data.classes,
             SourceKind::FashionMnist | SourceKind::Idx => {
                 let name = recipe.data.source.name();
@@ -173,13 +175,6 @@ pub fn model_of(recipe: &Recipe) -> Result<Model> {
         });
     }
     shipped::load(&recipe.model.name, &edits)
-}
-
-fn image_folder(data: &DataSettings) -> Result<&Path> {
-    match data.dir.as_str() {
-        "" => Err(Error::usage("data.source is images, so say in which folder they are: --data-dir DIR")),
-        dir => Ok(Path::new(dir)),
-    }
 }
 
 /// What each rank needs of a recipe, on CPU devices.
@@ -204,79 +199,4 @@ pub fn threads(recipe: &Recipe, ranks: usize) -> usize {
         0 => (cores / ranks).max(1),
         threads => threads,
     }
-}
-
-/// The folder in which `scripts/mpt` keeps data sets: `mpt/data` in the user's cache.
-pub fn data_cache() -> PathBuf {
-    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    let cache = env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from).or_else(home);
-    cache.unwrap_or_default().join("mpt").join("data")
-}
-
-fn source(recipe: &Recipe, plan: &Plan, subset: Subset) -> Result<Arc<dyn Source>> {
-    let Recipe { data, seed, .. } = recipe;
-    let (wanted, computed) = match subset {
-        Subset::Train => (data.train_examples, COMPUTED[0]),
-        Subset::Test => (data.test_examples, COMPUTED[1]),
-    };
-    let length = if wanted == 0 { computed } else { wanted };
-    let files = |default: PathBuf| -> Result<Arc<dyn Source>> {
-        let dir = if data.dir.is_empty() { default } else { PathBuf::from(&data.dir) };
-        let found = IdxDataset::open(&dir, subset)?;
-        Ok(if wanted == 0 { Arc::new(found) } else { Arc::new(Limited::new(found, wanted)) })
-    };
-    match data.source {
-        SourceKind::FashionMnist => files(data_cache().join("fashion-mnist")),
-        SourceKind::Idx if data.dir.is_empty() => {
-            Err(Error::usage("data.source is idx, so say where the files are: --data-dir DIR"))
-        }
-        SourceKind::Idx => files(PathBuf::new()),
-        SourceKind::Images => {
-            let form = image_form(data, plan.model.input)?;
-            Ok(Arc::new(ImageFolder::open(image_folder(data)?, subset, wanted, form)?))
-        }
-        SourceKind::Synthetic => Ok(Arc::new(Synthetic::new(*seed, length, data.image, data.classes, subset)?)),
-        SourceKind::Noise => Ok(Arc::new(Noise::new(*seed, length, data.image, data.classes)?)),
-    }
-}
-
-/// What image files are made into for a network that reads images of this shape.
-fn image_form(data: &DataSettings, input: Shape) -> Result<Form> {
-    let channels = input.channels;
-    if ![1, 3].contains(&channels) {
-        return Err(Error::usage(format!(
-            "data.source is images, which have 1 channel or 3, but the model reads {channels}; see model.input"
-        )));
-    }
-    let (height, width) = input.pixels.unwrap_or((1, 1));
-    let side = if data.side == 0 { height.min(width) } else { data.side };
-    Ok(Form { channels, side })
-}
-
-fn check_fit(plan: &Plan, source: &dyn Source, data: &DataSettings) -> Result<()> {
-    let model = &plan.model;
-    let [channels, height, width] = source.shape();
-    let name = data.source.name();
-    if channels != model.input.channels {
-        let (stored, wanted) = (Shape::image(channels, height, width), model.input);
-        let remedy = match data.source {
-            SourceKind::Synthetic | SourceKind::Noise => {
-                let (height, width) = wanted.pixels.unwrap_or((height, width));
-                format!("; use --set data.image=[{},{height},{width}]", wanted.channels)
-            }
-            _ => String::new(),
-        };
-        return Err(Error::usage(format!(
-            "model {} reads images of {wanted}, but those of {name} are {stored}: the channels differ{remedy}",
-            model.name
-        )));
-    }
-    if source.classes() > model.classes() {
-        let (found, known) = (source.classes(), model.classes());
-        return Err(Error::usage(format!(
-            "{name} has {found} classes, but model {} tells only {known} apart",
-            model.name
-        )));
-    }
-    Ok(())
 }

@@ -29,6 +29,7 @@
 
 pub mod agreement;
 pub mod background;
+pub mod data_sets;
 pub mod evaluation;
 pub mod exchange;
 pub mod gradients;

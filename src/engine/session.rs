@@ -13,7 +13,7 @@ use super::saving::Saving;
 use super::worker::{Assignment, Batches, Ended, MOST_LEFT_OUT, Order, Report, Seat, work};
 use crate::checkpoint::Position;
 use crate::comm::Groups;
-use crate::data::{Augmentation, Counts, LoaderOptions, MaskSpec, Order as DataOrder, Source, Supply};
+use crate::data::{Counts, LoaderOptions, MaskSpec, Order as DataOrder, Preparation, Source, Supply};
 use crate::error::{Error, Result};
 use crate::events::{Bottleneck, DeviceTime, Epoch, Event, Started, Step, StopReason, Summary};
 use crate::launch::peers::Peers;
@@ -40,8 +40,10 @@ pub struct Job {
     pub epochs: u64,
     /// The most steps of the whole run; 0: no limit.
     pub most_steps: u64,
-    /// How images are changed in training.
-    pub augmentation: Augmentation,
+    /// How images are prepared in training.
+    pub prepare_train: Preparation,
+    /// How they are in evaluations.
+    pub prepare_test: Preparation,
     /// The name of each rank's device.
     pub devices: Vec<String>,
     /// The time after which the run ends, to be told at the start.
@@ -265,10 +267,16 @@ impl Session<'_> {
 
     /// The batches of the epoch at hand that have not been trained on, for each rank.
     fn batches(&self) -> Result<Vec<Batches>> {
+        let (epochs_done, timeline) = (self.position.epoch - 1, &self.job.assignment.timeline);
+        let preparation = self.job.prepare_train.clone();
+        let preparation = match timeline.colour_noise(epochs_done) {
+            Some(scale) => preparation.with_colour_noise(scale),
+            None => preparation,
+        };
         let options = LoaderOptions {
-            order: DataOrder::Shuffled { epoch: self.position.epoch - 1 },
+            order: DataOrder::Shuffled { epoch: epochs_done },
             masks: masks(&self.job.assignment.plan),
-            augmentation: self.job.augmentation,
+            preparation,
             skip_batches: self.position.steps_in_epoch,
             ..self.loader_options()
         };
@@ -386,6 +394,7 @@ impl Session<'_> {
             first_step: self.position.step,
             data_ranks: plan.mesh.data,
             replicas: plan.mesh.model,
+            preparation: self.job.prepare_test.clone(),
             threads: self.job.readers,
             counts: Arc::clone(&self.job.loaded),
             ..LoaderOptions::default()

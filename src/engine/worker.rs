@@ -88,8 +88,6 @@ pub struct Assignment {
     pub plan: Arc<Plan>,
     /// Seed, precision and optimizer.
     pub settings: Settings,
-    /// `[C, H, W]` of the images as they are stored.
-    pub stored: [usize; 3],
     /// The base learning rate.
     pub learning_rate: f64,
     /// How it changes.
@@ -281,7 +279,7 @@ impl Worker<'_> {
     }
 
     fn on_device(&self, batch: &Batch) -> Result<DeviceBatch> {
-        let Assignment { plan, settings, stored, .. } = self.assignment;
-        DeviceBatch::new(batch, *stored, plan.model.input, settings.kind, settings.device)
+        let Assignment { plan, settings, .. } = self.assignment;
+        DeviceBatch::new(batch, plan.model.input, settings.kind, settings.device)
     }
 }

@@ -8,7 +8,7 @@ mod conv;
 mod dropout;
 mod join;
 mod linear;
-mod loss;
+pub mod loss;
 mod norm;
 mod parts;
 mod pointwise;

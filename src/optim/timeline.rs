@@ -15,6 +15,8 @@ pub struct Event {
     pub decay_mult: Option<f64>,
     /// Whether parameters, and their velocities, stay as they are.
     pub frozen: Option<bool>,
+    /// How wide random colours are, of the colours of the training set; said of the run, at the start of an epoch.
+    pub colour_noise: Option<f64>,
 }
 
 /// How a parameter is trained, besides what the model says of it and what is the same for the whole run.
@@ -47,6 +49,16 @@ impl Timeline {
     /// What the run's learning rate is multiplied with once so many events hold.
     pub fn rate(&self, passed: usize) -> f64 {
         last(&self.events[..passed], |event| event.lr_mult.filter(|_| event.parameters.is_none())).unwrap_or(1.0)
+    }
+
+    /// How wide random colours are once so many epochs are done, where an event says so.
+    pub fn colour_noise(&self, epochs: u64) -> Option<f64> {
+        last(&self.events[..self.passed(epochs, 1)], |event| event.colour_noise)
+    }
+
+    /// Whether there are ever to be random colours because an event says so.
+    pub fn begins_colour_noise(&self) -> bool {
+        self.events.iter().any(|event| event.colour_noise.is_some_and(|scale| scale > 0.0))
     }
 
     /// How a parameter is trained once so many events hold.
@@ -97,7 +109,8 @@ mod tests {
     use super::*;
 
     fn event(epoch: f64, parameters: Option<&str>) -> Event {
-        Event { epoch, parameters: parameters.map(str::to_owned), lr_mult: None, decay_mult: None, frozen: None }
+        let parameters = parameters.map(str::to_owned);
+        Event { epoch, parameters, lr_mult: None, decay_mult: None, frozen: None, colour_noise: None }
     }
 
     #[test]
@@ -122,6 +135,18 @@ mod tests {
         assert_eq!(of(4, "conv1.weight"), (1.0, 2.0, false));
         assert_eq!(of(4, "conv12.weight"), (1.0, 2.0, true));
         assert_eq!(of(5, "conv1.weight"), (1.0, 2.0, true));
+    }
+
+    #[test]
+    fn colours_change_between_epochs() {
+        let timeline = Timeline::new(vec![
+            Event { colour_noise: Some(0.0), ..event(3.0, None) },
+            Event { colour_noise: Some(0.1), ..event(1.0, None) },
+        ]);
+        let expected = [None, Some(0.1), Some(0.1), Some(0.0), Some(0.0)];
+        assert_eq!([0, 1, 2, 3, 4].map(|epochs| timeline.colour_noise(epochs)), expected);
+        assert!(timeline.begins_colour_noise());
+        assert!(!Timeline::new(vec![Event { colour_noise: Some(0.0), ..event(3.0, None) }]).begins_colour_noise());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use toml::{Table, Value};
 const DEFAULTS: &str = include_str!("shipped/defaults.toml");
 
 /// Name and text of every shipped recipe, in the order in which they are listed.
-pub const SHIPPED: [(&str, &str); 15] = [
+pub const SHIPPED: [(&str, &str); 16] = [
     ("fashion-mnist", ""),
     ("quick", include_str!("shipped/quick.toml")),
     ("alexnet-relu", include_str!("shipped/alexnet-relu.toml")),
@@ -28,6 +28,7 @@ pub const SHIPPED: [(&str, &str); 15] = [
     ("imagenet-2012-apart", include_str!("shipped/imagenet-2012-apart.toml")),
     ("imagenet-2012-half", include_str!("shipped/imagenet-2012-half.toml")),
     ("imagenet-2014", include_str!("shipped/imagenet-2014.toml")),
+    ("images", include_str!("shipped/images.toml")),
 ];
 
 /// What in a shipped recipe is no setting: what others measured who ran the like of it.
@@ -306,6 +307,10 @@ mod tests {
             ("[{epoch = 1, lr_mutl = 0.1}]", "event 1: unknown key `lr_mutl`; did you mean `lr_mult`?"),
             ("[{epoch = 1, lr_mult = 0.1}, {lr_mult = 0.1}]", "event 2: the key `epoch` is missing"),
             ("[{epoch = 1, decay_mult = -1}]", "event 1: `decay_mult` must not be negative, but is -1"),
+            (
+                "[{epoch = 1.5, colour_noise = 0}]",
+                "event 1: `colour_noise` is of no `parameters` and changes at the start of an epoch: at a whole `epoch`",
+            ),
         ] {
             let told = message(layered.clone().set(&format!("schedule.events={events}"), "--set").unwrap_err());
             assert_eq!(told, format!("--set: [schedule]: {sentence}"));

@@ -1,7 +1,7 @@
 //! How settings are read from a complete table of them, and what each may be.
 
 use super::settings::{
-    CheckpointSettings, DataSettings, MetricsSettings, ModelSettings, NonFinite, OptimizerSettings, OwnHalf,
+    CheckpointSettings, DataSettings, Mean, MetricsSettings, ModelSettings, NonFinite, OptimizerSettings, OwnHalf,
     ParallelSettings, Recipe, SourceKind, TrainSettings,
 };
 use super::{address, duration};
@@ -111,6 +111,7 @@ fn read_data(keys: &mut Keys) -> Result<DataSettings> {
     let all = [SourceKind::FashionMnist, SourceKind::Idx, SourceKind::Images, SourceKind::Synthetic, SourceKind::Noise];
     let source = one_of("data source", &keys.required::<String>("source")?, all, SourceKind::name)
         .map_err(|error| error.within(keys.context()))?;
+    let means = [Mean::Nothing, Mean::Channels, Mean::Image];
     let image: Vec<usize> = keys.required("image")?;
     let &[channels, height, width] = &image[..] else {
         return Err(Error::usage(format!(
@@ -133,6 +134,14 @@ fn read_data(keys: &mut Keys) -> Result<DataSettings> {
         classes: between_one_and(keys, "classes", MOST_CLASSES)?,
         side: at_most(keys, "side", 4096)?,
         readers: at_most(keys, "readers", 1024)?,
+        random_window: keys.required("random_window")?,
+        ten_crop: keys.required("ten_crop")?,
+        statistics: keys.required("statistics")?,
+        subtract: one_of("mean", &keys.required::<String>("subtract")?, means, Mean::name)
+            .map_err(|error| error.within(keys.context()))?,
+        divide: keys.required("divide")?,
+        scale: positive(keys, "scale")?,
+        colour_noise: not_negative(keys, "colour_noise")?,
         flip: keys.required("flip")?,
         crop: at_most(keys, "crop", 4096)?,
     })
@@ -206,7 +215,14 @@ fn read_timeline(keys: &mut Keys) -> Result<Timeline> {
             lr_mult: optional_not_negative(&mut keys, "lr_mult")?,
             decay_mult: optional_not_negative(&mut keys, "decay_mult")?,
             frozen: keys.optional("frozen")?,
+            colour_noise: optional_not_negative(&mut keys, "colour_noise")?,
         };
+        if event.colour_noise.is_some() && (event.parameters.is_some() || event.epoch.fract() != 0.0) {
+            return Err(Error::usage(format!(
+                "{}: `colour_noise` is of no `parameters` and changes at the start of an epoch: at a whole `epoch`",
+                keys.context()
+            )));
+        }
         keys.finish()?;
         Ok(event)
     };
@@ -285,6 +301,13 @@ fn not_negative(keys: &mut Keys, key: &'static str) -> Result<f64> {
     match keys.required(key)? {
         value if value >= 0.0 => Ok(value),
         value => Err(Error::usage(format!("{}: `{key}` must not be negative, but is {value}", keys.context()))),
+    }
+}
+
+fn positive(keys: &mut Keys, key: &'static str) -> Result<f64> {
+    match keys.required(key)? {
+        value if value > 0.0 => Ok(value),
+        value => Err(Error::usage(format!("{}: `{key}` must be more than 0, but is {value}", keys.context()))),
     }
 }
 

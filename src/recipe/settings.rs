@@ -69,12 +69,48 @@ pub struct DataSettings {
     pub classes: usize,
     /// Whether images are mirrored at random in training.
     pub flip: bool,
-    /// Pixels of each side of the squares that image files become; 0: as many as the network reads.
+    /// Pixels of each side of the squares that image files become; 0: 8/7 of what the network reads, as 256 is of 224.
     pub side: usize,
     /// Threads that read image files; 0: one for each core.
     pub readers: usize,
+    /// Whether what the network reads is cut out of image files at a random place in training; else out of the centre.
+    pub random_window: bool,
+    /// Whether `mpt eval` takes ten views of each image.
+    pub ten_crop: bool,
+    /// The file of the training set's statistics, or `imagenet`.
+    pub statistics: String,
+    /// What is subtracted from images.
+    pub subtract: Mean,
+    /// Whether channels are divided by their standard deviation.
+    pub divide: bool,
+    /// What values from 0 to 1 are multiplied with before the network reads them.
+    pub scale: f64,
+    /// How wide random colours are, of the colours of the training set; 0: there are none.
+    pub colour_noise: f64,
     /// By how many pixels images are shifted at random in training.
     pub crop: usize,
+}
+
+/// What is subtracted from images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mean {
+    /// Nothing.
+    Nothing,
+    /// The mean of each channel.
+    Channels,
+    /// The mean image.
+    Image,
+}
+
+impl Mean {
+    /// The name in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Channels => "channels",
+            Self::Image => "image",
+        }
+    }
 }
 
 /// What kind of source.
@@ -213,6 +249,11 @@ pub struct MetricsSettings {
 }
 
 impl SourceKind {
+    /// Whether what the network reads is cut out of larger images, and these are not made smaller.
+    pub fn is_cut(self) -> bool {
+        self == Self::Images
+    }
+
     /// The name in recipes.
     pub fn name(self) -> &'static str {
         match self {

@@ -111,13 +111,7 @@ fn run(
     let mut rank = Rank::new(Arc::clone(plan), number, groups, trial.settings)?;
     rank.start_recording();
     for (step, batch) in batches.iter().enumerate() {
-        let batch = DeviceBatch::new(
-            batch?.as_ref(),
-            trial.source.shape(),
-            plan.model.input,
-            trial.settings.kind,
-            trial.settings.device,
-        )?;
+        let batch = DeviceBatch::new(batch?.as_ref(), plan.model.input, trial.settings.kind, trial.settings.device)?;
         let passed = trial.timeline.passed(step as u64, trial.source.len().div_ceil(trial.batch_size) as u64);
         rank.tune(&trial.timeline, passed);
         let outcome = rank.train(&batch, trial.learning_rate * trial.timeline.rate(passed))?;

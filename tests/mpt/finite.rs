@@ -135,7 +135,7 @@ fn after(plan: &Arc<Plan>, kind: Kind, deeds: &[Deed]) -> (Vec<Vec<Tensor>>, Vec
     };
     let streams = start(Arc::clone(&source), options).unwrap();
     let seats = threads::groups(plan.mesh).into_iter().zip(streams).collect();
-    let (shared, deeds, shape) = (Arc::clone(plan), deeds.to_vec(), source.shape());
+    let (shared, deeds) = (Arc::clone(plan), deeds.to_vec());
     let mut crew = threads::start(seats, move |number, (groups, batches), reporter| {
         let _no_autograd = tch::no_grad_guard();
         // How many threads share a sum decides how it is rounded.
@@ -143,7 +143,7 @@ fn after(plan: &Arc<Plan>, kind: Kind, deeds: &[Deed]) -> (Vec<Vec<Tensor>>, Vec
         let mut rank = Rank::new(Arc::clone(&shared), number, groups, settings)?;
         let mut agreed = Vec::new();
         for (batch, deed) in batches.iter().zip(&deeds) {
-            let batch = DeviceBatch::new(batch?.as_ref(), shape, shared.model.input, kind, Device::Cpu)?;
+            let batch = DeviceBatch::new(batch?.as_ref(), shared.model.input, kind, Device::Cpu)?;
             if *deed == Deed::Leave {
                 continue;
             }

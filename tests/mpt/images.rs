@@ -4,6 +4,7 @@
 use crate::command_line::{output, stderr, stdout};
 use crate::resume::{numbers, text};
 use image::{Rgb, RgbImage};
+use mpt::data::prepare::statistics::Statistics;
 use mpt::engine::session::{Job, Ranks, run};
 use mpt::events::{Event, Summary};
 use mpt::launch::control::Control;
@@ -94,8 +95,17 @@ fn a_folder_of_images_is_learned_and_what_is_damaged_is_named() {
 fn every_split_learns_the_same_from_image_files() {
     let dir = folder();
     let law = |mesh: &str, readers: &str| {
-        let more =
-            ["train.steps=6", "train.epochs=1", "train.precision=fp64", "data.flip=true", "data.crop=2", mesh, readers];
+        let more = [
+            "train.steps=6",
+            "train.epochs=1",
+            "train.precision=fp64",
+            "data.flip=true",
+            "data.crop=2",
+            "data.colour_noise=0.1",
+            "data.subtract=channels",
+            mesh,
+            readers,
+        ];
         let (_, outcomes, _) = trained(&recipe(dir.path(), &more));
         outcomes
     };
@@ -109,6 +119,26 @@ fn every_split_learns_the_same_from_image_files() {
             assert!((split.loss_sum - whole.loss_sum).abs() < 1e-9 * whole.loss_sum, "{mesh}");
         }
     }
+}
+
+#[test]
+fn colours_end_when_an_event_says_so() {
+    let dir = folder();
+    // 120 files in batches of 16 are 8 steps an epoch.
+    let losses = |more: &[&str]| -> Vec<f64> {
+        let fixed = ["train.steps=12", "train.epochs=2", "train.precision=fp64", "parallel.threads=1"];
+        trained(&recipe(dir.path(), &[&fixed, more].concat())).1.iter().map(|outcome| outcome.loss_sum).collect()
+    };
+    let noisy = "data.colour_noise=0.5";
+    let (without, with) = (losses(&[]), losses(&[noisy]));
+    let never = losses(&[noisy, "schedule.events=[{epoch = 0, colour_noise = 0}]"]);
+    let ended = losses(&[noisy, "schedule.events=[{epoch = 1, colour_noise = 0}]"]);
+    let begun = losses(&["schedule.events=[{epoch = 1, colour_noise = 0.5}]"]);
+    assert_eq!(never, without);
+    assert_eq!(ended[..8], with[..8]);
+    assert_eq!(begun[..8], without[..8]);
+    assert!((0..8).all(|step| with[step] != without[step]), "{with:?} {without:?}");
+    assert!((8..12).all(|step| ended[step] != with[step] && begun[step] != without[step]), "{ended:?} {begun:?}");
 }
 
 #[test]
@@ -140,9 +170,48 @@ fn a_run_on_images_is_told_resumed_and_evaluated() {
     train(&["--epochs", "2", "--steps", "0", "--run-dir", text(&parts), "--resume", "auto"]);
     let steps = |run: &Path| numbers(run).into_iter().filter(|line| line["kind"] == "step").collect::<Vec<_>>();
     assert_eq!(steps(&parts), steps(&whole));
-    let evaluated = output(&["eval", text(&whole)]);
-    assert_eq!(evaluated.status.code(), Some(0), "{}", stderr(&evaluated));
-    assert!(stdout(&evaluated).contains("27"), "{}", stdout(&evaluated));
+    let evaluated = |more: &[&str]| {
+        let done = output(&[&["eval", text(&whole), "--json"], more].concat());
+        assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+        serde_json::from_str::<serde_json::Value>(&stdout(&done)).unwrap()
+    };
+    let centre = evaluated(&[]);
+    assert_eq!(centre["examples"], 27);
+    let (ten, split) = (evaluated(&["--ten-crop"]), evaluated(&["--ten-crop", "--mesh", "2x2", "--batch-size", "5"]));
+    assert_eq!((&ten["examples"], &ten["confusion"]), (&split["examples"], &split["confusion"]));
+    assert_ne!(ten["loss"], centre["loss"]);
+    let apart = ten["loss"].as_f64().unwrap() - split["loss"].as_f64().unwrap();
+    assert_eq!(ten["examples"], 27);
+    assert!(apart.abs() < 1e-5, "{apart}");
+}
+
+#[test]
+fn statistics_of_a_folder_are_written_and_used() {
+    let dir = folder();
+    let (file, run) = (dir.path().join("stats.safetensors"), dir.path().join("run"));
+    let common = settings(dir.path());
+    let sets: Vec<&str> = common.iter().flat_map(|assignment| ["--set", assignment]).collect();
+    let done = output(&[&["data", "stats", "--recipe", "quick", "--out", text(&file)], &sets[..]].concat());
+    let (table, said) = (stdout(&done), stderr(&done));
+    assert_eq!(done.status.code(), Some(0), "{said}");
+    assert!(table.contains("principal colour") && said.contains("train/right/04.jpg: is truncated"), "{table}{said}");
+    let statistics = Statistics::read(&file).unwrap();
+    // The third channel is 90 but for what JPEG makes of it.
+    assert!((statistics.mean[2] - 90.0 / 255.0).abs() < 0.02, "{statistics:?}");
+    let file = format!("data.statistics={}", file.display());
+    let more =
+        ["--set", &file, "--set", "data.subtract=image", "--set", "data.divide=true", "--set", "data.colour_noise=0.1"];
+    let short = ["train", "--recipe", "quick", "--steps", "2", "--run-dir", text(&run)];
+    let trained = output(&[&short[..], &sets, &more].concat());
+    assert_eq!(trained.status.code(), Some(0), "{}", stderr(&trained));
+    let other = output(&[&short[..], &sets, &more, &["--set", "data.side=17"]].concat());
+    let said = stderr(&other);
+    let last = said.lines().last().unwrap();
+    assert_eq!(other.status.code(), Some(2), "{said}");
+    assert!(
+        last.contains("has one of [3, 19, 19] in place of one of [3, 17, 17]; `mpt data stats` makes it"),
+        "{last}"
+    );
 }
 
 #[test]

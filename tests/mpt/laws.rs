@@ -139,7 +139,8 @@ fn the_network_of_2012_split_equals_whole_in_fp64() {
 #[test]
 fn a_timeline_is_the_same_on_any_split() {
     let model = model("tiny-2012");
-    let event = |epoch| Event { epoch, parameters: None, lr_mult: None, decay_mult: None, frozen: None };
+    let event =
+        |epoch| Event { epoch, parameters: None, lr_mult: None, decay_mult: None, frozen: None, colour_noise: None };
     let timeline = Timeline::new(vec![
         Event { lr_mult: Some(3.0), decay_mult: Some(2.0), ..event(0.0) },
         Event { parameters: Some("conv2.*".into()), lr_mult: Some(0.5), ..event(0.4) },

@@ -62,7 +62,7 @@ struct JobEvent {
 impl JobEvent {
     fn event(&self) -> Event {
         let &Self { epoch, ref parameters, lr_mult, decay_mult, frozen } = self;
-        Event { epoch, parameters: parameters.clone(), lr_mult, decay_mult, frozen }
+        Event { epoch, parameters: parameters.clone(), lr_mult, decay_mult, frozen, colour_noise: None }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a training run relies on: every example once, the same numbers however they are shared, and no silent end.
 
 use super::*;
-use crate::data::{Mask, Noise};
+use crate::data::{Augmentation, Mask, Noise};
 use crossbeam::channel::Sender;
 use proptest::prelude::*;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -100,13 +100,17 @@ fn masks() -> Vec<MaskSpec> {
     vec![MaskSpec { layer: 4, features: 5, probability: 0.5 }, MaskSpec { layer: 6, features: 3, probability: 0.1 }]
 }
 
+fn changed() -> Preparation {
+    Preparation { augmentation: Augmentation { flip: true, crop: 1 }, ..Preparation::default() }
+}
+
 fn training(data_ranks: usize) -> LoaderOptions {
     LoaderOptions {
         order: Order::Shuffled { epoch: 2 },
         first_step: 40,
         data_ranks,
         masks: masks(),
-        augmentation: Augmentation { flip: true, crop: 1 },
+        preparation: changed(),
         ..options(8)
     }
 }
@@ -182,7 +186,7 @@ fn epochs_shuffle_and_augment_differently_and_steps_mask_differently() {
 #[test]
 fn augmentation_is_keyed_by_the_epoch_and_the_index_in_the_data_set() {
     let augmentation = Augmentation { flip: true, crop: 1 };
-    let plain = global_batches(noise(), &LoaderOptions { augmentation: Augmentation::default(), ..training(1) });
+    let plain = global_batches(noise(), &LoaderOptions { preparation: Preparation::default(), ..training(1) });
     let mut expected = plain[1].pixels.clone();
     let order = Stream::new(3, Purpose::Shuffle, 0, 2).permutation(37);
     for (image, &index) in expected.chunks_exact_mut(24).zip(&order[8..16]) {

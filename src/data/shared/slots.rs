@@ -22,8 +22,8 @@ const LINE: usize = 64;
 pub struct Layout {
     /// The examples of the largest share.
     examples: usize,
-    /// The values of an image.
-    pixels: usize,
+    /// The shape of an image.
+    shape: [usize; 3],
     /// Each dropout layer with its features.
     masks: Vec<(u32, usize)>,
 }
@@ -32,15 +32,21 @@ impl Layout {
     /// The layout of a stream, whose options have been checked.
     pub fn of(source: &dyn Source, options: &LoaderOptions) -> Self {
         Self {
-            examples: options.batch_size.min(source.len()).div_ceil(options.data_ranks),
-            pixels: source.shape().iter().product(),
+            examples: options.batch_size.min(source.len()).div_ceil(options.data_ranks)
+                * options.preparation.views.count(),
+            shape: options.preparation.shape(source.shape()),
             masks: options.masks.iter().map(|spec| (spec.layer, spec.features)).collect(),
         }
     }
 
+    /// The values of an image.
+    fn pixels(&self) -> usize {
+        self.shape.iter().product()
+    }
+
     fn slot(&self) -> usize {
         let features: usize = self.masks.iter().map(|(_, features)| features).sum();
-        let example = size_of::<i64>() + self.pixels * size_of::<f32>() + features;
+        let example = size_of::<i64>() + self.pixels() * size_of::<f32>() + features;
         (self.examples * example).next_multiple_of(LINE)
     }
 
@@ -132,7 +138,7 @@ impl Slots {
     /// # Errors
     /// No slot has room for so many examples.
     pub fn read(&self, number: u64, examples: usize, step: u64, global_examples: usize) -> Result<Batch> {
-        let Layout { examples: most, pixels, masks } = &self.layout;
+        let Layout { examples: most, shape, masks } = &self.layout;
         if examples > *most {
             return Err(Error::failed(format!(
                 "the loader of this host shares {examples} examples in place of {most}"
@@ -140,12 +146,12 @@ impl Slots {
         }
         let mut at = self.begin(number);
         let labels = self.take(&mut at, examples);
-        let pixels = self.take(&mut at, examples * pixels);
+        let pixels = self.take(&mut at, examples * self.layout.pixels());
         let masks = masks.iter().map(|&(layer, features)| {
             let keep = self.take(&mut at, examples * features);
             Mask { layer, features, keep }
         });
-        Ok(Batch { step, global_examples, labels, pixels, masks: masks.collect() })
+        Ok(Batch { step, global_examples, shape: *shape, labels, pixels, masks: masks.collect() })
     }
 
     fn begin(&self, number: u64) -> usize {

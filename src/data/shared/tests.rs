@@ -2,7 +2,7 @@
 //! waits for ever.
 
 use super::*;
-use crate::data::{Augmentation, Batch, MaskSpec, Noise, Order};
+use crate::data::{Augmentation, Batch, MaskSpec, Noise, Order, Preparation};
 use crate::error::Error;
 use crossbeam::channel::{RecvTimeoutError, Sender};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -48,6 +48,10 @@ fn noise() -> Arc<dyn Source> {
     Arc::new(Noise::new(1, 37, [2, 3, 4], 10).unwrap())
 }
 
+fn changed() -> Preparation {
+    Preparation { augmentation: Augmentation { flip: true, crop: 1 }, ..Preparation::default() }
+}
+
 fn training(data_ranks: usize, replicas: usize) -> LoaderOptions {
     LoaderOptions {
         seed: 3,
@@ -59,7 +63,7 @@ fn training(data_ranks: usize, replicas: usize) -> LoaderOptions {
         masks: [(4, 5, 0.5), (6, 3, 0.1)]
             .map(|(layer, features, probability)| MaskSpec { layer, features, probability })
             .into(),
-        augmentation: Augmentation { flip: true, crop: 1 },
+        preparation: changed(),
         ..LoaderOptions::default()
     }
 }

@@ -1,0 +1,96 @@
+//! `mpt data`.
+
+use super::options::{What, Where, set};
+use crate::data::prepare::statistics::Statistics;
+use crate::data::{Source, Subset};
+use crate::engine::data_sets;
+use crate::engine::job::model_of;
+use crate::error::Result;
+use crate::recipe::Recipe;
+use crate::report::console;
+use crate::report::line::Line;
+use crate::report::table::{commas, table, text};
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Arguments of `mpt data`.
+#[derive(Debug, Args)]
+pub struct Data {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// The mean, the spread, the mean image and the principal colours of a training set, into a file that data.statistics names
+    ///
+    /// Of the recipe's training set, as its images are stored (data.side), before anything is done to them at random.
+    Stats {
+        #[command(flatten)]
+        what: What,
+        /// The folder of the data set's files
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<String>,
+        /// Write them to this file, in the format safetensors
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+}
+
+impl Data {
+    /// Does what was asked for, and prints what came of it on stdout.
+    ///
+    /// # Errors
+    /// The data set cannot be read, or a file cannot be written.
+    pub fn run(self) -> Result<u8> {
+        match self.task {
+            Task::Stats { what, data_dir, out } => {
+                let recipe = recipe(&what, data_dir.as_ref())?;
+                let source = opened(&recipe, Subset::Train)?;
+                console::say(&format!("reading {} images", commas(source.len() as u64)));
+                let (found, unread) = Statistics::of(source.as_ref())?;
+                unread.iter().for_each(|problem| console::say(left_out(problem)));
+                found.write(&out)?;
+                console::results(&shown(&found))?;
+                console::say(&format!("written: {}; use it with --set data.statistics=FILE", out.display()));
+            }
+        }
+        Ok(0)
+    }
+}
+
+fn recipe(what: &What, data_dir: Option<&String>) -> Result<Recipe> {
+    let mut layered = what.recipe(&Where::default())?;
+    set(&mut layered, "--data-dir", "data.dir", data_dir)?;
+    what.assign(&mut layered)?;
+    layered.recipe()
+}
+
+/// A subset of the data set of a recipe, with a word about what is left out of it.
+fn opened(recipe: &Recipe, subset: Subset) -> Result<Arc<dyn Source>> {
+    let source = data_sets::open(recipe, &model_of(recipe)?, subset)?;
+    source.remarks().iter().for_each(console::warn);
+    Ok(source)
+}
+
+fn left_out(problem: &str) -> Line {
+    Line::warning(format!("left out: {problem}")).with("problem", problem)
+}
+
+/// In 0 to 255, as images are stored.
+fn shown(found: &Statistics) -> String {
+    let number = |value: f64| format!("{:.2}", 255.0 * value);
+    let mut channels = table(&["channel", "mean", "standard deviation"], &[1, 2]);
+    for (channel, (mean, deviation)) in found.mean.iter().zip(&found.deviation).enumerate() {
+        channels.add_row([channel.to_string(), number((*mean).into()), number((*deviation).into())]);
+    }
+    let Some(axes) = found.colours else { return text(&channels) };
+    let mut colours = table(&["principal colour", "standard deviation", "red, green, blue"], &[1]);
+    for (axis, part) in axes.iter().enumerate() {
+        let length = part.iter().map(|part| part * part).sum::<f64>().sqrt();
+        let unit = part.map(|part| format!("{:.4}", if length > 0.0 { part / length } else { 0.0 }));
+        colours.add_row([(axis + 1).to_string(), number(length), unit.join(", ")]);
+    }
+    format!("{}\n{}", text(&channels), text(&colours))
+}
