@@ -1,8 +1,10 @@
-//! Files that anyone may have written, read with a bound and never waited for; and files of ours, which are whole or not there.
+//! Files in folders that may come from anyone: small ones are read with a bound and never waited for, and none is written
+//! through a link, which may lead anywhere; and files of ours, which are whole or not there.
 
 use crate::error::{Error, Result};
-use std::fs::{self, File, Metadata};
-use std::io::{self, ErrorKind, Read};
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// The most bytes of a file of settings or of a model: a thousand times what people write.
@@ -48,7 +50,7 @@ pub fn text(path: &Path) -> io::Result<String> {
 pub fn in_place(path: &Path) -> io::Result<Metadata> {
     let found = fs::symlink_metadata(path)?;
     if found.is_symlink() {
-        return Err(io::Error::other("it is a link, which may lead anywhere"));
+        return Err(a_link());
     }
     if found.is_file() { Ok(found) } else { Err(no_file()) }
 }
@@ -73,6 +75,54 @@ fn beside(place: &Path) -> PathBuf {
     let mut name = place.file_name().unwrap_or_default().to_owned();
     name.push(".part");
     place.with_file_name(name)
+}
+
+/// Opens a file that is written where it lies, as one that grows.
+///
+/// # Errors
+/// The file system's; or what lies there is a link or no file.
+pub fn open_in_place(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    // Files are the same with the second flag; to open a pipe would wait for its other end.
+    let opened = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    let file = opened.map_err(|error| if error.raw_os_error() == Some(libc::ELOOP) { a_link() } else { error })?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(no_file()) }
+}
+
+/// A new file in the place of the file or link that lies there, if one does.
+///
+/// # Errors
+/// The file system's.
+pub fn anew(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => File::create_new(path),
+    }
+}
+
+/// Writes a file under another name beside its place, and gives it its own when it is whole. What lies in its place until
+/// then is replaced, also if it is a link.
+///
+/// # Errors
+/// The file system's, as on a full disk; then what was there is there still.
+pub fn replace(path: &Path, beside: &Path, content: &[u8]) -> io::Result<()> {
+    let written = anew(beside).and_then(|mut file| file.write_all(content)).and_then(|()| fs::rename(beside, path));
+    if written.is_err() {
+        // What a full disk could not take should not go on filling it.
+        let _ = fs::remove_file(beside);
+    }
+    written
+}
+
+/// Makes a folder that is written to where it lies, unless it is there.
+///
+/// # Errors
+/// The file system's; or what lies there is a link or no folder.
+pub fn folder_in_place(path: &Path) -> io::Result<()> {
+    if path.is_symlink() { Err(a_link()) } else { fs::create_dir_all(path) }
+}
+
+fn a_link() -> io::Error {
+    io::Error::other("it is a link, which may lead anywhere")
 }
 
 fn no_file() -> io::Error {
@@ -100,5 +150,37 @@ mod tests {
         let refused = |name: &str| in_place(&at(name)).unwrap_err().to_string();
         assert_eq!(refused("link"), "it is a link, which may lead anywhere");
         assert_eq!(refused("."), "it is no file");
+    }
+
+    #[test]
+    fn nothing_is_written_through_a_link_or_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("outside"), "as it was").unwrap();
+        fs::create_dir(at("folder")).unwrap();
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        for name in ["link", "beside", "place"] {
+            symlink(at("outside"), at(name)).unwrap();
+        }
+        symlink(at("folder"), at("folder-link")).unwrap();
+        let refused = |name: &str| {
+            let both = [File::options().append(true).create(true), File::options().read(true).append(true)]
+                .map(|options| open_in_place(&at(name), options).unwrap_err().to_string());
+            both[1].clone()
+        };
+        assert_eq!(refused("link"), "it is a link, which may lead anywhere");
+        assert_eq!(refused("pipe"), "it is no file");
+        replace(&at("place"), &at("beside"), b"new").unwrap();
+        assert_eq!((fs::read(at("place")).unwrap(), at("place").is_symlink()), (b"new".to_vec(), false));
+        assert_eq!(fs::read(at("outside")).unwrap(), b"as it was");
+        assert!(!at("beside").is_symlink());
+        assert_eq!(
+            folder_in_place(&at("folder-link")).unwrap_err().to_string(),
+            "it is a link, which may lead anywhere"
+        );
+        folder_in_place(&at("folder")).unwrap();
+        replace(&at("folder"), &at("beside"), b"new").unwrap_err();
+        assert!(!at("beside").exists(), "what cannot be put in its place is not left");
     }
 }

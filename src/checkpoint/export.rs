@@ -3,7 +3,7 @@
 use super::slices::{Outline, Slices};
 use super::tensors::{Described, TensorFile, pieces, start_of_file};
 use crate::error::{Error, Result};
-use crate::file::whole_or_not;
+use crate::file::{anew, whole_or_not};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -47,7 +47,7 @@ fn copy(file: &TensorFile, name_of: impl Fn(&str) -> String, to: &Path) -> io::R
         Some((name_of(&name), info))
     });
     let start = start_of_file(described.collect())?;
-    let mut output = File::create(to)?;
+    let mut output = anew(to)?;
     output.write_all(&start)?;
     let mut values = File::open(file.path())?;
     values.seek(SeekFrom::Start(begin))?;

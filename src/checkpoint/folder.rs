@@ -6,6 +6,7 @@
 use super::state::{About, Best, FORMAT, Position, State};
 use super::tensors::{FileSum, TensorFile};
 use crate::error::{Error, Result};
+use crate::file;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
@@ -13,13 +14,13 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 /// The folder in a run directory.
-const FOLDER: &str = "checkpoints";
+pub const FOLDER: &str = "checkpoints";
 /// What a checkpoint's name begins with; the number of steps follows.
 const PREFIX: &str = "step-";
 /// What the name of an unfinished one begins with.
 const UNFINISHED: &str = ".step-";
 /// The link to the one that evaluated best.
-const BEST: &str = "best";
+pub const BEST: &str = "best";
 /// Its name until it takes the place of the one before.
 const NEXT_BEST: &str = ".best";
 /// The file of the weights in full precision.
@@ -79,7 +80,7 @@ impl Checkpoints {
     pub fn begin(&self, step: u64) -> Result<PathBuf> {
         let unfinished = self.unfinished(step);
         let begun =
-            fs::create_dir_all(&self.folder).and_then(|()| self.clear()).and_then(|()| fs::create_dir(&unfinished));
+            file::folder_in_place(&self.folder).and_then(|()| self.clear()).and_then(|()| fs::create_dir(&unfinished));
         begun.map(|()| unfinished).map_err(|error| self.fault(&error))
     }
 
@@ -89,12 +90,12 @@ impl Checkpoints {
         let _ = fs::remove_dir_all(self.unfinished(step));
     }
 
-    /// Writes the last file of a checkpoint and gives it its name, then removes others as [`Checkpoints::thin_out`] says.
+    /// Writes the last file of a checkpoint and gives it its name.
     ///
     /// # Errors
     /// The file system's; then what was there is there still.
-    pub fn finish(&self, content: Content, keep: usize) -> Result<()> {
-        let (step, best) = (content.position.step, content.best);
+    pub fn finish(&self, content: Content) -> Result<()> {
+        let step = content.position.step;
         let (unfinished, place) = (self.unfinished(step), self.at(step));
         write_state(&unfinished, content)?;
         let install = || {
@@ -103,10 +104,7 @@ impl Checkpoints {
             fs::rename(&unfinished, &place)?;
             sync(&self.folder)
         };
-        install().map_err(|error| self.fault(&error))?;
-        // This one is there, whatever becomes of the others; what cannot be removed the next write tries again.
-        let _ = self.thin_out(step, keep, best.map(|best| best.step));
-        Ok(())
+        install().map_err(|error| self.fault(&error))
     }
 
     fn fault(&self, error: &io::Error) -> Error {
@@ -126,16 +124,15 @@ impl Checkpoints {
 
     /// Where the checkpoint of a step lies.
     pub fn at(&self, step: u64) -> PathBuf {
-        self.folder.join(format!("{PREFIX}{step:08}"))
+        self.folder.join(name_of(step))
     }
 
     /// Removes what is not among the `keep` newest up to a step, nor the best: older ones, and those of later steps, which a
-    /// run that went on from an earlier one has left behind. The link `best` leads to the best, or is no more.
+    /// run that went on from an earlier one has left behind.
     ///
     /// # Errors
     /// The file system's; what was not removed the next call tries again.
     pub fn thin_out(&self, newest: u64, keep: usize, best: Option<u64>) -> io::Result<()> {
-        let linked = self.link(best);
         let mut kept = 0;
         for (step, folder) in self.list()? {
             let is_new = step <= newest && kept < keep;
@@ -144,11 +141,20 @@ impl Checkpoints {
                 fs::remove_dir_all(folder)?;
             }
         }
-        linked
+        Ok(())
     }
 
-    fn link(&self, best: Option<u64>) -> io::Result<()> {
-        let (link, next) = (self.folder.join(BEST), self.folder.join(NEXT_BEST));
+    /// Lets the link `best` lead to the checkpoint of a step; where there is none, the link is no more.
+    ///
+    /// # Errors
+    /// The file system's: some have no links. Names the link.
+    pub fn link(&self, best: Option<u64>) -> Result<()> {
+        let link = self.folder.join(BEST);
+        self.link_at(&link, best).map_err(|error| Error::failed(format!("{}: {error}", link.display())))
+    }
+
+    fn link_at(&self, link: &Path, best: Option<u64>) -> io::Result<()> {
+        let next = self.folder.join(NEXT_BEST);
         let target = best.map(|step| self.at(step)).filter(|place| place.is_dir());
         let Some(name) = target.as_ref().and_then(|place| place.file_name()) else {
             return if link.is_symlink() { fs::remove_file(link) } else { Ok(()) };
@@ -203,6 +209,11 @@ impl Checkpoints {
         }
         first.map_or(Ok(None), |error| Err(error.within("no checkpoint is whole")))
     }
+}
+
+/// The name of the checkpoint of a step.
+pub fn name_of(step: u64) -> String {
+    format!("{PREFIX}{step:08}")
 }
 
 fn write_state(folder: &Path, content: Content) -> Result<()> {

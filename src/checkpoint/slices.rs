@@ -4,6 +4,7 @@
 
 use super::tensors::{Described, FileSum, shown, start_of_file};
 use crate::error::{Error, Result};
+use crate::file;
 use crc32fast::Hasher;
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde::{Deserialize, Serialize};
@@ -66,7 +67,7 @@ impl Outline {
     /// The file system's.
     pub fn create(&self, path: &Path) -> Result<()> {
         let create = || {
-            let file = File::create(path)?;
+            let file = file::anew(path)?;
             file.set_len(self.bytes)?;
             file.write_all_at(&self.start, 0)
         };

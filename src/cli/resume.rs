@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::recipe::Layered;
 use crate::report::console;
 use crate::report::line::Line;
-use crate::report::run_log::{LATEST, RECIPE, runs_of};
+use crate::report::run_log::{RECIPE, check_links, newest_in, runs_of};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,7 +48,7 @@ impl Resume {
     /// and the model that are asked for, which `auto` goes by where it names nothing.
     ///
     /// # Errors
-    /// There is no such run, or nothing in it is whole: names what was looked at.
+    /// There is no such run, or nothing in it is whole, or it has a link where it writes: names what was looked at.
     pub fn find(
         argument: &str,
         run_dir: Option<&Path>,
@@ -61,7 +61,7 @@ impl Resume {
             Some(folder) => folder.to_owned(),
             None => {
                 let (recipe, model) = asked()?;
-                runs_of(&recipe, &model).join(LATEST)
+                newest_in(&runs_of(&recipe, &model))
             }
         };
         if !run.join(RECIPE).exists() {
@@ -85,6 +85,7 @@ impl Resume {
         }
         let found = Trained::named(path).and_then(|trained| Ok((trained.checkpoint()?, trained)));
         let (checkpoint, Trained { run, saved, .. }) = found.map_err(|error| error.within("--resume"))?;
+        check_links(&run)?;
         Ok(Self { run, checkpoint: Some(Arc::new(checkpoint)), saved })
     }
 
@@ -108,6 +109,7 @@ impl Resume {
     }
 
     fn from(run: PathBuf, checkpoint: Option<Checkpoint>) -> Result<Self> {
+        check_links(&run)?;
         let saved = Layered::saved(&run.join(RECIPE))?;
         Ok(Self { run, checkpoint: checkpoint.map(Arc::new), saved })
     }

@@ -1,5 +1,6 @@
 //! A run, or one of its checkpoints, as an argument names it.
 
+use crate::checkpoint::folder::{BEST, FOLDER};
 use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::error::{Error, Result};
 use crate::recipe::Layered;
@@ -28,6 +29,13 @@ impl Trained {
             return Self::from(followed(path), None);
         }
         if !Checkpoint::is_one(path) {
+            if let Some(run) = run_without_best(path) {
+                return Err(Error::usage(format!(
+                    "{shown} is not there: no checkpoint of the run has been evaluated yet, or its file system has no links; \
+                     the run said which is the best, and {} has those that are kept",
+                    run.join(FOLDER).display()
+                )));
+            }
             return Err(Error::usage(format!(
                 "{shown} is neither a run directory ({RECIPE} is not in it) nor a checkpoint"
             )));
@@ -57,6 +65,12 @@ impl Trained {
                 .ok_or_else(|| Error::usage(format!("the run {} holds no checkpoint", self.run.display()))),
         }
     }
+}
+
+/// The run whose best checkpoint a path names, though it is not there.
+fn run_without_best(path: &Path) -> Option<&Path> {
+    let run = path.parent()?.parent()?;
+    (path.ends_with(Path::new(FOLDER).join(BEST)) && !path.is_symlink() && run.join(RECIPE).exists()).then_some(run)
 }
 
 /// Settings with how the work is split left open but for the number of devices; 0: left open too.

@@ -9,8 +9,10 @@ use crate::checkpoint::{Best, State};
 use crate::error::{Error, Result};
 use crate::launch::environment::yield_to_training;
 use crate::launch::peers::{Leaver, Peers};
+use crate::launch::threads::words;
 use crate::plan::Plan;
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -27,6 +29,35 @@ pub struct Written {
     pub held_up: Duration,
     /// The time in which it was written.
     pub time: Duration,
+    /// See [`Work::unlinked`].
+    pub unlinked: Option<Error>,
+}
+
+/// What is known of the best checkpoint when all is done.
+#[derive(Default)]
+pub struct Ended {
+    /// The best checkpoint.
+    pub best: Option<Best>,
+    /// See [`Work::unlinked`].
+    pub unlinked: Option<Error>,
+}
+
+/// What a thread of its own does.
+pub trait Work: Send + 'static {
+    /// Writes a checkpoint of what the ranks of this process hold, if that could be copied; gives its folder.
+    ///
+    /// # Errors
+    /// There is none.
+    fn write(&mut self, standing: Standing, shards: Result<&[Numbered], &Error>) -> Result<PathBuf>;
+
+    /// Notes how the newest checkpoint evaluated, if it could be written.
+    fn score(&mut self, score: Best);
+
+    /// The best checkpoint.
+    fn best(&self) -> Option<Best>;
+
+    /// Why no link leads to the best checkpoint, if there is none.
+    fn unlinked(&self) -> Option<&Error>;
 }
 
 /// What the thread is to do.
@@ -42,6 +73,7 @@ struct Done {
     folder: Result<PathBuf>,
     time: Duration,
     shards: Vec<Numbered>,
+    unlinked: Option<Error>,
 }
 
 /// A checkpoint that is being written.
@@ -54,7 +86,7 @@ struct UnderWay {
 pub struct Background {
     tasks: Option<Sender<Task>>,
     done: Receiver<Done>,
-    thread: Option<JoinHandle<Option<Best>>>,
+    thread: Option<JoinHandle<Ended>>,
     under_way: Option<UnderWay>,
     /// The memory of the last copy, while nothing is under way.
     kept: Option<Vec<Numbered>>,
@@ -69,20 +101,34 @@ impl Background {
     /// # Errors
     /// There is no thread to be had.
     pub fn start(saving: Saving, plan: Arc<Plan>, peers: Option<Peers>, after: Option<&State>) -> Result<Self> {
+        let leaver = peers.as_ref().map(Peers::leaver);
+        Self::of(Writer::new(saving, plan, peers, after), leaver)
+    }
+
+    fn of(mut work: impl Work, leaver: Option<Leaver>) -> Result<Self> {
         let (tasks, ordered) = unbounded();
         let (sender, done) = bounded(1);
-        let leaver = peers.as_ref().map(Peers::leaver);
-        let mut writer = Writer::new(saving, plan, peers, after);
         let run = move || {
             yield_to_training();
+            let mut problem = None;
             for task in ordered {
                 match task {
-                    // If nobody listens any more, the run has ended with an error, and the checkpoint is there all the same.
-                    Task::Write(standing, shards) => drop(sender.send(write(&mut writer, *standing, shards))),
-                    Task::Score(score) => writer.score(score),
+                    Task::Write(standing, shards) => {
+                        let done = write(&mut work, *standing, shards);
+                        let unlinked = problem.take().or_else(|| work.unlinked().cloned());
+                        // If nobody listens any more, the run has ended with an error, and the checkpoint is there all the
+                        // same.
+                        let _ = sender.send(Done { unlinked, ..done });
+                    }
+                    Task::Score(score) => {
+                        // A checkpoint that is whole stays one, and others come after it, whatever becomes of its score.
+                        let noted = catch_unwind(AssertUnwindSafe(|| work.score(score)));
+                        problem =
+                            noted.err().map(|panic| Error::failed(format!("its thread panicked: {}", words(&*panic))));
+                    }
                 }
             }
-            writer.best()
+            Ended { best: work.best(), unlinked: problem.or_else(|| work.unlinked().cloned()) }
         };
         let thread = thread::Builder::new().name("checkpoints".into()).spawn(run);
         let thread = thread.map_err(|error| Error::failed(format!("a thread cannot be started: {error}")))?;
@@ -109,10 +155,10 @@ impl Background {
         }
     }
 
-    /// Waits until all is done; gives the best checkpoint.
-    pub fn end(mut self) -> Option<Best> {
+    /// Waits until all is done.
+    pub fn end(mut self) -> Ended {
         drop(self.tasks.take());
-        self.thread.take().and_then(|thread| thread.join().ok()).flatten()
+        self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
     }
 
     /// The checkpoint that was under way, if its writing has ended; with `wait` it is waited for.
@@ -124,11 +170,11 @@ impl Background {
             return None;
         }
         let UnderWay { step, held_up } = self.under_way.take()?;
-        let gone =
-            || Done { folder: Err(Error::failed("its thread panicked")), time: Duration::ZERO, shards: Vec::new() };
-        let Done { folder, time, shards } = done.unwrap_or_else(gone);
+        let folder = || Err(Error::failed("its thread panicked"));
+        let gone = || Done { folder: folder(), time: Duration::ZERO, shards: Vec::new(), unlinked: None };
+        let Done { folder, time, shards, unlinked } = done.unwrap_or_else(gone);
         self.kept = (!shards.is_empty()).then_some(shards);
-        Some(Written { step, folder, held_up, time })
+        Some(Written { step, folder, held_up, time, unlinked })
     }
 }
 
@@ -141,10 +187,10 @@ impl Drop for Background {
     }
 }
 
-fn write(writer: &mut Writer, standing: Standing, shards: Result<Vec<Numbered>>) -> Done {
+fn write(work: &mut impl Work, standing: Standing, shards: Result<Vec<Numbered>>) -> Done {
     let begin = Instant::now();
-    let folder = writer.write(standing, shards.as_deref());
-    Done { folder, time: begin.elapsed(), shards: shards.unwrap_or_default() }
+    let folder = work.write(standing, shards.as_deref());
+    Done { folder, time: begin.elapsed(), shards: shards.unwrap_or_default(), unlinked: None }
 }
 
 /// A copy of shards, in memory that was kept from one before.
@@ -226,6 +272,44 @@ mod tests {
             assert!(background.finished(true).is_none(), "told twice");
         }
         assert_eq!(memory[0], memory[1], "the memory of the copy is used again");
+    }
+
+    /// Writes nothing, and panics over the score of step 1.
+    struct Clumsy;
+
+    impl Work for Clumsy {
+        fn write(&mut self, standing: Standing, _: Result<&[Numbered], &Error>) -> Result<PathBuf> {
+            Ok(PathBuf::from(standing.position.step.to_string()))
+        }
+
+        fn score(&mut self, score: Best) {
+            assert!(score.step != 1, "no room for a name");
+        }
+
+        fn best(&self) -> Option<Best> {
+            None
+        }
+
+        fn unlinked(&self) -> Option<&Error> {
+            None
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_is_one_whatever_becomes_of_its_score() {
+        let mut background = Background::of(Clumsy, None).unwrap();
+        let mut said = Vec::new();
+        for step in 1..=3 {
+            background.write(at(step), &[], Instant::now());
+            background.score(Best { step, test_accuracy: 0.5 });
+            let written = background.finished(true).unwrap();
+            assert_eq!(written.folder, Ok(PathBuf::from(step.to_string())));
+            said.push(written.unlinked.map(|problem| problem.to_string()));
+        }
+        assert!(background.end().unlinked.is_none());
+        let [first, second, third] = &said[..] else { panic!("{said:?}") };
+        assert!(first.is_none() && third.is_none(), "{said:?}");
+        assert!(second.as_ref().is_some_and(|problem| problem.contains("panicked: no room for a name")), "{said:?}");
     }
 
     #[test]

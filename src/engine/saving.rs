@@ -118,7 +118,7 @@ impl Saving {
         };
         let files = sums.and_then(|sums| draft.whole(&sums));
         let content = files.map(|files| Content { position, learning_rate, best, about, files });
-        let finished = content.and_then(|content| self.checkpoints.finish(content, self.settings.keep));
+        let finished = content.and_then(|content| self.checkpoints.finish(content));
         finished.inspect_err(|_| self.checkpoints.abandon(position.step))
     }
 }

@@ -128,7 +128,7 @@ pub fn run(job: Job, ranks: Ranks, listen: &mut dyn FnMut(&Event)) -> Result<Sum
     let plan = &job.assignment.plan;
     let layers = norms::layers(plan).into_iter().map(|layer| plan.model.layers[layer].name.clone()).collect();
     let times = vec![DeviceTime::default(); job.devices.len()];
-    let checkpoints = Checkpoints { speaks, writes, to_first, tried: saved, saved, background: None };
+    let checkpoints = Checkpoints { speaks, writes, to_first, tried: saved, saved, unlinked: false, background: None };
     Session { job, supply, crew, orders, listen, position, checkpoints, begin, time_before, times, layers }.run()
 }
 

@@ -4,12 +4,13 @@
 //! Together: the first process makes the unfinished folder and the files; each writes its slices and waits until they are on the
 //! disk; when all have, the first writes `state.json` and gives the folder its name. Whatever fails anywhere, all hear of it.
 
+use super::background::Work;
 use super::layout::Layout;
 use super::saving::{Saving, Standing};
 use super::slices::{Draft, Numbered, Sums};
 use crate::checkpoint::{Best, State};
 use crate::error::{Error, Result};
-use crate::launch::peers::Peers;
+use crate::launch::peers::{Note, Peers};
 use crate::plan::Plan;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +24,8 @@ pub struct Writer {
     best: Option<Best>,
     /// The step of the newest checkpoint that is whole.
     newest: Option<u64>,
+    /// Why no link leads to the best, where the file system refused it.
+    unlinked: Option<Error>,
 }
 
 impl Writer {
@@ -30,23 +33,7 @@ impl Writer {
     pub fn new(saving: Saving, plan: Arc<Plan>, peers: Option<Peers>, after: Option<&State>) -> Self {
         let best = after.and_then(|state| state.best).filter(|best| saving.checkpoints().at(best.step).is_dir());
         let layouts = saving.layouts(&plan);
-        Self { saving, plan, layouts, peers, best, newest: after.map(|state| state.position.step) }
-    }
-
-    /// Writes a checkpoint of what the ranks of this process hold, if that could be copied; gives its folder.
-    ///
-    /// # Errors
-    /// The file system's, as on a full disk, in any process.
-    pub fn write(&mut self, standing: Standing, shards: Result<&[Numbered], &Error>) -> Result<PathBuf> {
-        let step = standing.position.step;
-        let standing = Standing { best: self.best, ..standing };
-        let shards = shards.map_err(Error::clone);
-        let written = match &self.peers {
-            Some(peers) if peers.rank > 0 => self.follow(peers, step, shards),
-            peers => self.lead(peers.as_ref(), standing, shards),
-        };
-        self.newest = written.is_ok().then_some(step);
-        written.map(|()| self.saving.checkpoints().at(step))
+        Self { saving, plan, layouts, peers, best, newest: after.map(|state| state.position.step), unlinked: None }
     }
 
     /// The first process's part, or that of the only one.
@@ -55,42 +42,70 @@ impl Writer {
         let draft = shards.and_then(|shards| Ok((Draft::of(&self.plan, shards)?, shards)));
         let begun = draft.and_then(|(draft, shards)| Ok((self.saving.begin(step, &draft)?, draft, shards)));
         if let Some(peers) = peers {
-            peers.tell(&begun_name(step), &begun.as_ref().map(|_| ()).map_err(Error::clone))?;
+            peers.tell(step, Note::Begun, &begun.as_ref().map(|_| ()).map_err(Error::clone))?;
         }
         let (unfinished, draft, shards) = begun?;
         let own = self.slices(&draft, &unfinished, shards);
         let of_others = peers.into_iter().flat_map(|peers| (1..peers.size).map(move |rank| (peers, rank)));
         let of_others = of_others.map(|(peers, rank)| {
-            peers.hear(&slices_name(step, rank)).map_err(|error| error.within(format!("rank {rank}")))
+            peers.hear(step, Note::Slices(rank)).map_err(|error| error.within(format!("rank {rank}")))
         });
         // Nobody writes any more when all have told.
         let all: Vec<Result<Sums>> = [own].into_iter().chain(of_others).collect();
         let sums = all.into_iter().collect::<Result<Vec<Sums>>>();
         let ended = self.saving.finish(&draft, &self.plan, standing, sums);
         if let Some(peers) = peers {
-            peers.tell(&end_name(step), &ended)?;
-            peers.part(&end_name(step));
+            // It is what it is, whether others hear of it or not.
+            let _ = peers.tell(step, Note::End, &ended);
         }
         ended
     }
 
     /// The part of every other process.
     fn follow(&self, peers: &Peers, step: u64, shards: Result<&[Numbered]>) -> Result<()> {
-        peers.hear::<()>(&begun_name(step))?;
+        peers.hear::<()>(step, Note::Begun)?;
         let unfinished = self.saving.checkpoints().unfinished(step);
         let written = shards.and_then(|shards| self.slices(&Draft::of(&self.plan, shards)?, &unfinished, shards));
-        peers.tell(&slices_name(step, peers.rank), &written)?;
-        let ended = peers.hear(&end_name(step));
-        peers.part(&end_name(step));
-        ended
+        peers.tell(step, Note::Slices(peers.rank), &written)?;
+        peers.hear(step, Note::End)
     }
 
     fn slices(&self, draft: &Draft, unfinished: &Path, shards: &[Numbered]) -> Result<Sums> {
         draft.write(unfinished, &self.plan, &self.layouts, shards)
     }
 
-    /// Notes how the newest checkpoint evaluated, if it could be written.
-    pub fn score(&mut self, score: Best) {
+    /// Lets the link `best` lead to the best checkpoint, and removes what is not to be kept beside the newest; the first
+    /// process does. The newest is there, whatever becomes of others: what the file system refuses the next write tries again.
+    fn tidy(&mut self, newest: u64) {
+        if self.peers.as_ref().is_some_and(|peers| peers.rank > 0) {
+            return;
+        }
+        let (checkpoints, best) = (self.saving.checkpoints(), self.best.map(|best| best.step));
+        self.unlinked = checkpoints.link(best).err();
+        let _ = checkpoints.thin_out(newest, self.saving.keep(), best);
+    }
+}
+
+impl Work for Writer {
+    fn write(&mut self, standing: Standing, shards: Result<&[Numbered], &Error>) -> Result<PathBuf> {
+        let step = standing.position.step;
+        let standing = Standing { best: self.best, ..standing };
+        let shards = shards.map_err(Error::clone);
+        let written = match &self.peers {
+            Some(peers) if peers.rank > 0 => self.follow(peers, step, shards),
+            peers => self.lead(peers.as_ref(), standing, shards),
+        };
+        self.newest = written.is_ok().then_some(step);
+        if written.is_ok() {
+            self.tidy(step);
+        }
+        if let Some(peers) = &mut self.peers {
+            peers.part(step);
+        }
+        written.map(|()| self.saving.checkpoints().at(step))
+    }
+
+    fn score(&mut self, score: Best) {
         // That of an empty test set is not a number, and never better.
         let before = self.best.map_or(f64::NEG_INFINITY, |best| best.test_accuracy);
         let is_better = score.test_accuracy > before;
@@ -98,28 +113,16 @@ impl Writer {
             return;
         }
         self.best = Some(score);
-        if self.peers.as_ref().is_none_or(|peers| peers.rank == 0) {
-            // What the file system refuses now, the next write tries again.
-            let _ = self.saving.checkpoints().thin_out(score.step, self.saving.keep(), Some(score.step));
-        }
+        self.tidy(score.step);
     }
 
-    /// The best checkpoint.
-    pub fn best(&self) -> Option<Best> {
+    fn best(&self) -> Option<Best> {
         self.best
     }
-}
 
-fn begun_name(step: u64) -> String {
-    format!("{step}/begun")
-}
-
-fn slices_name(step: u64, rank: usize) -> String {
-    format!("{step}/slices/{rank}")
-}
-
-fn end_name(step: u64) -> String {
-    format!("{step}/end")
+    fn unlinked(&self) -> Option<&Error> {
+        self.unlinked.as_ref()
+    }
 }
 
 #[cfg(test)]
@@ -178,12 +181,17 @@ mod tests {
                 // What one cannot write there is no checkpoint of, and each knows; then all is as it was.
                 let broken = Error::failed("no memory for a copy");
                 let failed = if rank == 1 { writer.write(at(2), Err(&broken)) } else { writer.write(at(2), Ok(&own)) };
-                (failed.unwrap_err().to_string(), writer.write(at(3), Ok(&own)).unwrap())
+                (failed.unwrap_err().to_string(), writer.write(at(3), Ok(&own)).unwrap(), writer)
             })
         };
-        let (_store, peers) = two([together.path(), together.path()]);
-        let processes = peers.map(of_process);
-        for (failed, written) in processes.map(|process| process.join().unwrap()) {
+        let (store, peers) = two([together.path(), together.path()]);
+        let keys = store.keys();
+        let [first, second] = peers.map(of_process).map(|process| process.join().unwrap());
+        let mut peers = first.2.peers.unwrap();
+        peers.leaver().leave();
+        peers.part(4);
+        assert_eq!(store.keys(), keys, "notes of checkpoints that are done are still there");
+        for (failed, written) in [(first.0, first.1), (second.0, second.1)] {
             assert_eq!(failed, "rank 1: no memory for a copy");
             Checkpoint::open(&written).unwrap();
             for file in ["model.safetensors", "optimizer.safetensors", "state.json"] {

@@ -37,6 +37,8 @@ pub enum Event {
         /// Why.
         problem: Error,
     },
+    /// No link leads to the best checkpoint, which is there all the same; told once.
+    NotLinked(Error),
     /// Images that cannot be read, and why, in sentences; each comes once. Others stand in for them.
     Unread(Vec<String>),
     /// What bounded an epoch's training; it comes before [`Event::Epoch`]. None comes where no step was done.

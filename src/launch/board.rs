@@ -50,8 +50,24 @@ impl Board {
     /// # Errors
     /// The store has gone.
     pub fn look_for(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let there = self.store.contains(&self.key(name))?;
+        let there = self.has(name)?;
         there.then(|| self.wait_for(name)).transpose()
+    }
+
+    /// Whether a note is there.
+    ///
+    /// # Errors
+    /// The store has gone.
+    pub fn has(&self, name: &str) -> Result<bool> {
+        self.store.contains(&self.key(name))
+    }
+
+    /// Takes a note down, if it is there.
+    ///
+    /// # Errors
+    /// The store has gone.
+    pub fn take_down(&self, name: &str) -> Result<()> {
+        self.store.remove(&self.key(name))
     }
 
     /// Draws a number, from 1: no two ranks get the same.

@@ -4,23 +4,38 @@
 use super::board::Board;
 use super::world::World;
 use crate::error::{Error, Result};
+use crate::file;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long a thread waits between two looks whether its run has ended.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long the store may take to answer.
 const ANSWER: Duration = Duration::from_secs(30);
-/// How long the first rank, which may serve the store, waits for the others to have heard what it told last.
+/// How long the first rank, which may serve the store, waits for the others to have heard all of a checkpoint.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// A file by which ranks find out whether they share a folder.
 const PROBE: &str = ".shared";
+
+/// What a process tells of a checkpoint.
+#[derive(Clone, Copy)]
+pub enum Note {
+    /// The first: whether the files are there to be written to.
+    Begun,
+    /// A rank: what it wrote of them.
+    Slices(usize),
+    /// The first: what became of the checkpoint.
+    End,
+    /// A rank: that it looks at no note of this checkpoint any more.
+    Parted(usize),
+}
 
 /// The processes of a run, one a rank.
 pub struct Peers {
@@ -30,6 +45,8 @@ pub struct Peers {
     /// How many there are.
     pub size: usize,
     left: Arc<AtomicBool>,
+    /// The steps of checkpoints whose notes are still up; kept by the first.
+    noted: Vec<u64>,
 }
 
 impl Peers {
@@ -44,13 +61,13 @@ impl Peers {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let mark = format!("{} {}", process::id(), now.as_nanos());
             // A folder that cannot be written to is seen by nobody; what is wrong is told when it is written to.
-            let _ = fs::write(&probe, &mark);
+            let _ = file::anew(&probe).and_then(|mut file| file.write_all(mark.as_bytes()));
             Ok(mark.into_bytes())
         })?;
         let mut all_see = true;
         for number in 0..size {
             let seen = world.share(&format!("sees/{number}"), number, || {
-                let sees = fs::read(&probe).is_ok_and(|found| found == mark);
+                let sees = file::bytes(&probe).is_ok_and(|found| found == mark);
                 Ok(vec![u8::from(sees)])
             })?;
             all_see &= seen == [1];
@@ -61,7 +78,7 @@ impl Peers {
         if !all_see {
             return Ok(None);
         }
-        Ok(Some(Self { board: world.board(ANSWER)?, rank, size, left: Arc::default() }))
+        Ok(Some(Self { board: world.board(ANSWER)?, rank, size, left: Arc::default(), noted: Vec::new() }))
     }
 
     /// What makes every wait end, from another thread, when the run has ended.
@@ -69,38 +86,59 @@ impl Peers {
         Leaver(Arc::clone(&self.left))
     }
 
-    /// Tells the others what came of something, under a name that is used once.
+    /// Tells the others what came of something in the checkpoint of a step, once.
     ///
     /// # Errors
     /// The store's.
-    pub fn tell<T: Serialize>(&self, name: &str, outcome: &Result<T>) -> Result<()> {
-        let note = serde_json::to_vec(outcome).map_err(|error| Error::failed(format!("{name}: {error}")))?;
-        self.board.post(&key(name), &note)
+    pub fn tell<T: Serialize>(&self, step: u64, note: Note, outcome: &Result<T>) -> Result<()> {
+        let name = key(step, note);
+        let told = serde_json::to_vec(outcome).map_err(|error| Error::failed(format!("{name}: {error}")))?;
+        self.board.post(&name, &told)
     }
 
-    /// What another has told under a name, however long that takes.
+    /// What another has told of the checkpoint of a step, however long that takes.
     ///
     /// # Errors
     /// What it told, if that is an error; the store's; or the run has ended.
-    pub fn hear<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+    pub fn hear<T: DeserializeOwned>(&self, step: u64, note: Note) -> Result<T> {
+        let name = key(step, note);
         while !self.left.load(Ordering::Relaxed) {
-            if let Some(note) = self.board.wait_within(&key(name), LOOK)? {
+            if let Some(told) = self.board.wait_within(&name, LOOK)? {
                 let told: Result<T> =
-                    serde_json::from_slice(&note).map_err(|error| Error::failed(format!("{name}: {error}")))?;
+                    serde_json::from_slice(&told).map_err(|error| Error::failed(format!("{name}: {error}")))?;
                 return told;
             }
         }
         Err(Error::PeerGone("the run has ended".into()))
     }
 
-    /// Waits until all have heard what the first has told last under a name: its store may end with it.
-    pub fn part(&self, name: &str) {
-        let heard = |rank: usize| key(&format!("{name}/heard/{rank}"));
+    /// Is done with the checkpoint of a step, whatever became of it. The first waits until the others are too, for its store
+    /// may end with it, and takes down their notes: a store keeps what nobody removes.
+    pub fn part(&mut self, step: u64) {
         if self.rank > 0 {
-            let _ = self.board.post(&heard(self.rank), &[]);
-        } else {
-            (1..self.size).for_each(|rank| drop(self.board.wait_within(&heard(rank), FAREWELL)));
+            let _ = self.board.post(&key(step, Note::Parted(self.rank)), &[]);
+            return;
         }
+        self.noted.push(step);
+        let deadline = Instant::now() + FAREWELL;
+        for rank in (1..self.size).take_while(|_| !self.left.load(Ordering::Relaxed)) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let _ = self.board.wait_within(&key(step, Note::Parted(rank)), left);
+        }
+        self.take_down();
+    }
+
+    /// Takes down the notes of those checkpoints with which every process is done; the others come later.
+    fn take_down(&mut self) {
+        let Self { board, size, noted, .. } = self;
+        let ranks = 1..*size;
+        let all_parted = |step| ranks.clone().all(|rank| board.has(&key(step, Note::Parted(rank))).unwrap_or(false));
+        let take_down = |step| {
+            let of_ranks = ranks.clone().flat_map(|rank| [Note::Slices(rank), Note::Parted(rank)]);
+            let mut notes = [Note::Begun, Note::End].into_iter().chain(of_ranks);
+            notes.try_for_each(|note| board.take_down(&key(step, note)))
+        };
+        noted.retain(|&step| !all_parted(step) || take_down(step).is_err());
     }
 }
 
@@ -114,8 +152,13 @@ impl Leaver {
     }
 }
 
-fn key(name: &str) -> String {
-    format!("checkpoint/{name}")
+fn key(step: u64, note: Note) -> String {
+    match note {
+        Note::Begun => format!("checkpoint/{step}/begun"),
+        Note::Slices(rank) => format!("checkpoint/{step}/slices/{rank}"),
+        Note::End => format!("checkpoint/{step}/end"),
+        Note::Parted(rank) => format!("checkpoint/{step}/parted/{rank}"),
+    }
 }
 
 #[cfg(test)]
@@ -147,5 +190,27 @@ pub(crate) mod tests {
         assert_eq!(shared([here.path(), here.path()]), [true, true]);
         assert_eq!(shared([here.path(), there.path()]), [false, false]);
         assert_eq!(fs::read_dir(here.path()).unwrap().count(), 0, "nothing is left");
+    }
+
+    #[test]
+    fn notes_of_a_checkpoint_stay_until_every_process_is_done_with_it_and_no_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let (world, peers) = two([folder.path(), folder.path()]);
+        let [mut first, mut second] = peers.map(Option::unwrap);
+        let before = world.keys();
+        // The second is slow: it is done with a checkpoint only when the first is about to begin the next.
+        let leaver = first.leaver();
+        leaver.leave();
+        for step in 1..=4 {
+            first.tell(step, Note::Begun, &Ok(())).unwrap();
+            second.tell(step, Note::Slices(1), &Ok(())).unwrap();
+            first.tell::<()>(step, Note::End, &Err(Error::failed("the disk is full"))).unwrap();
+            first.part(step);
+            assert_eq!(world.keys(), before + 3, "those of step {step} and no other");
+            second.part(step);
+        }
+        first.take_down();
+        assert_eq!(world.keys(), before);
+        assert!(first.noted.is_empty());
     }
 }

@@ -1,15 +1,15 @@
 //! The lines of ranks that are processes, filed in the run's folder: `logs/rank-N.log`. The folder is known only some time
 //! after the ranks have begun to speak; until then their lines are kept.
 
+use crate::file;
 use crate::report::console;
+use crate::report::run_log::LOGS;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The folder of logs in a run's folder.
-const FOLDER: &str = "logs";
 /// The most lines that are kept before the folder is known: ranks that say more before they begin are out of order.
 const MOST_KEPT: usize = 10_000;
 
@@ -50,7 +50,7 @@ impl RankLogs {
     /// From now on lines go to files in this run's folder, and those that were kept go there first; none: nowhere.
     pub fn open(&self, run: Option<&Path>) {
         let mut state = self.state();
-        let next = run.map_or(State::Closed, |run| State::Open(run.join(FOLDER), BTreeMap::new()));
+        let next = run.map_or(State::Closed, |run| State::Open(run.join(LOGS), BTreeMap::new()));
         if let State::Early(early) = std::mem::replace(&mut *state, next) {
             for (rank, lines) in early {
                 append(&mut state, rank, &lines);
@@ -72,9 +72,10 @@ fn write(folder: &Path, files: &mut BTreeMap<usize, File>, rank: usize, lines: &
     if let Some(file) = files.get_mut(&rank) {
         return file.write_all(lines);
     }
-    fs::create_dir_all(folder)?;
+    file::folder_in_place(folder)?;
     // A run that is resumed goes on in its folder.
-    let mut file = File::options().append(true).create(true).open(folder.join(format!("rank-{rank}.log")))?;
+    let path = folder.join(format!("rank-{rank}.log"));
+    let mut file = file::open_in_place(&path, File::options().append(true).create(true))?;
     file.write_all(lines)?;
     files.insert(rank, file);
     Ok(())
@@ -83,6 +84,7 @@ fn write(folder: &Path, files: &mut BTreeMap<usize, File>, rank: usize, lines: &
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn lines_from_before_the_folder_was_known_are_not_lost() {

@@ -169,6 +169,12 @@ impl World {
         Ok(Board::new(self.store.reopened(limit)?, self.who.prefix()))
     }
 
+    /// The number of keys in the store.
+    #[cfg(test)]
+    pub fn keys(&self) -> i64 {
+        self.store.count()
+    }
+
     /// The address of the store.
     pub fn address(&self) -> String {
         self.store.address()

@@ -3,7 +3,7 @@
 use super::epochs::{Epoch, FIGURES};
 use super::plot::{Curve, Plot};
 use crate::error::{Error, Result};
-use std::fs;
+use crate::file;
 use std::path::Path;
 
 /// A run and its epochs.
@@ -24,11 +24,7 @@ pub struct Run {
 pub fn draw(run: &Run, picture: &Path) -> Result<()> {
     let svg = alone(run).svg()?;
     let unfinished = picture.with_extension("svg.part");
-    let written = fs::write(&unfinished, svg).and_then(|()| fs::rename(&unfinished, picture));
-    if written.is_err() {
-        // What a full disk could not take should not go on filling it.
-        let _ = fs::remove_file(&unfinished);
-    }
+    let written = file::replace(picture, &unfinished, svg.as_bytes());
     written.map_err(|error| Error::failed(format!("{}: {error}", picture.display())))
 }
 

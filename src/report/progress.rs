@@ -9,7 +9,7 @@ mod pace;
 use super::line::{Format, Line};
 use super::table::commas;
 use super::{console, results};
-use crate::checkpoint::Best;
+use crate::checkpoint::{Best, folder};
 use crate::error::Error;
 use crate::events::{Bottleneck, Epoch, Event, Saved, Shares, Started, Step, StopReason, Summary};
 use crate::recipe::duration::show;
@@ -26,6 +26,13 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 pub fn not_saved(step: u64, problem: &Error) -> Line {
     let message = format!("no checkpoint of step {}: {problem}; training goes on", commas(step));
     Line::warning(message).with("step", step)
+}
+
+/// That no link leads to the best checkpoint.
+pub fn not_linked(problem: &Error) -> Line {
+    let message =
+        format!("no link leads to the best checkpoint: {problem}; it is kept under its own name, and training goes on");
+    Line::warning(message)
 }
 
 /// That a step was left out; `None` where it was not.
@@ -45,12 +52,14 @@ pub struct Progress {
     begin: Instant,
     terminal: bool,
     run: Option<Run>,
+    /// Whether a link leads to the best checkpoint.
+    best_is_linked: bool,
 }
 
 impl Progress {
     /// Shows a run that began at `begin`, with bars if `terminal`.
     pub fn new(begin: Instant, terminal: bool) -> Self {
-        Self { begin, terminal: terminal && console::format() == Format::Text, run: None }
+        Self { begin, terminal: terminal && console::format() == Format::Text, run: None, best_is_linked: true }
     }
 
     /// Shows an event.
@@ -67,13 +76,17 @@ impl Progress {
             (Event::Evaluating { done, of }, Some(run)) => run.evaluating(*done, *of),
             (Event::Saved(saved), _) => console::say(saved_line(saved)),
             (Event::NotSaved { step, problem }, _) => console::say(not_saved(*step, problem)),
+            (Event::NotLinked(problem), _) => {
+                self.best_is_linked = false;
+                console::say(not_linked(problem));
+            }
             (Event::Unread(problems), _) => problems.iter().for_each(|problem| console::say(unread(problem))),
             (Event::Bottleneck(bottleneck), _) => console::say(bottleneck_line(bottleneck)),
             (Event::Epoch(epoch), Some(run)) => run.epoch(epoch),
             (Event::Finished(summary), _) => {
                 self.run = None;
                 if let Some(best) = summary.best.filter(|best| best.step != summary.steps) {
-                    console::say(best_line(best));
+                    console::say(best_line(best, self.best_is_linked));
                 }
                 if let Some(line) = finished(summary) {
                     console::say(line);
@@ -91,9 +104,10 @@ fn saved_line(saved: &Saved) -> Line {
 }
 
 /// The best checkpoint, where it is not that of the last step.
-fn best_line(best: Best) -> Line {
+fn best_line(best: Best, is_linked: bool) -> Line {
     let Best { step, test_accuracy } = best;
-    let message = format!("best: test acc {test_accuracy:.3} after step {}, kept as checkpoints/best", commas(step));
+    let name = if is_linked { folder::BEST.to_owned() } else { folder::name_of(step) };
+    let message = format!("best: test acc {test_accuracy:.3} after step {}, kept as checkpoints/{name}", commas(step));
     Line::new("best", message).with("step", step).with("test_accuracy", test_accuracy)
 }
 

@@ -11,9 +11,10 @@ mod tensorboard;
 
 use super::console;
 use super::line::Line;
-use crate::checkpoint::Position;
+use crate::checkpoint::{self, Position};
 use crate::error::{Error, Result};
 use crate::events::{Bottleneck, Event};
+use crate::file;
 use appender::Appender;
 use background::Background;
 use lines::Kept;
@@ -31,9 +32,11 @@ use tensorboard::EventFile;
 pub const RECIPE: &str = "recipe.toml";
 /// One line of JSON for every step and epoch.
 pub const METRICS: &str = "metrics.jsonl";
+/// The folder of what ranks that are processes say.
+pub const LOGS: &str = "logs";
 const CURVES: &str = "curves.svg";
 /// Beside the numbered runs, a link to the newest.
-pub const LATEST: &str = "latest";
+const LATEST: &str = "latest";
 
 /// Lines that wait for a slow disk before those of steps are left out: some megabytes.
 const MOST_WAITING: usize = 4096;
@@ -59,7 +62,7 @@ impl RunLog {
     /// Begins a record in `folder`, which must not hold one yet.
     ///
     /// # Errors
-    /// The folder holds a run already, or cannot be written.
+    /// The folder holds a run already, or a link where a run writes, or cannot be written.
     pub fn in_folder(folder: &Path, recipe: &str, devices: &[String]) -> Result<Self> {
         if folder.join(RECIPE).exists() {
             let folder = folder.display();
@@ -67,6 +70,7 @@ impl RunLog {
                 "--run-dir: {folder} holds a run already; name another folder, or go on with that run: --resume {folder}"
             )));
         }
+        check_links(folder)?;
         let begun = fs::create_dir_all(folder).and_then(|()| Self::begin(folder, recipe, devices));
         begun.map_err(|error| Error::failed(format!("--run-dir: {} cannot be written: {error}", folder.display())))
     }
@@ -101,8 +105,9 @@ impl RunLog {
     /// Another process still writes to the record, or it cannot be written.
     pub fn resumed(folder: &Path, recipe: &str, devices: &[String], position: &Position) -> Result<Self> {
         let fault = |error: io::Error| Error::failed(format!("{} cannot be written: {error}", folder.display()));
-        let path = folder.join(METRICS);
-        let metrics = File::options().read(true).append(true).create(true).open(&path).map_err(fault)?;
+        let options = &mut File::options();
+        let options = options.read(true).append(true).create(true);
+        let metrics = file::open_in_place(&folder.join(METRICS), options).map_err(fault)?;
         if let Err(TryLockError::WouldBlock) = metrics.try_lock() {
             return Err(Error::usage(format!("{} is the record of a run that still goes on", folder.display())));
         }
@@ -112,7 +117,8 @@ impl RunLog {
     }
 
     fn begin(folder: &Path, recipe: &str, devices: &[String]) -> io::Result<Self> {
-        let metrics = File::create(folder.join(METRICS))?;
+        let options = &mut File::options();
+        let metrics = file::open_in_place(&folder.join(METRICS), options.write(true).create(true).truncate(true))?;
         // For `resumed`. A file system that has no locks has no such help.
         let _ = metrics.try_lock();
         Self::write_recipe(folder, recipe)?;
@@ -140,9 +146,7 @@ impl RunLog {
 
     fn write_recipe(folder: &Path, recipe: &str) -> io::Result<()> {
         // Under its name only when it is whole: its presence says that the folder holds a run.
-        let unfinished = folder.join(format!(".{RECIPE}"));
-        fs::write(&unfinished, recipe)?;
-        fs::rename(unfinished, folder.join(RECIPE))
+        file::replace(&folder.join(RECIPE), &folder.join(format!(".{RECIPE}")), recipe.as_bytes())
     }
 
     /// The folder of this run.
@@ -195,6 +199,33 @@ impl Drop for RunLog {
             let line = Line::warning(format!("{missing} line(s) are missing in the record in {folder}"));
             console::say(line.with("folder", folder).with("missing", missing));
         }
+    }
+}
+
+/// The newest of the numbered runs in a folder, which need not be there.
+pub fn newest_in(parent: &Path) -> PathBuf {
+    let latest = parent.join(LATEST);
+    // On a file system without links the highest number is the newest.
+    let number = |path: &PathBuf| path.file_name()?.to_str()?.parse::<u32>().ok();
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.path());
+    let numbered = entries.filter(|_| !latest.is_symlink()).max_by_key(number).filter(|path| number(path).is_some());
+    numbered.unwrap_or(latest)
+}
+
+/// Sees that nothing of a folder that a run writes to where it lies is a link: the folder may come from anyone. All else is
+/// put in the place of what was there.
+///
+/// # Errors
+/// One is: names it.
+pub fn check_links(folder: &Path) -> Result<()> {
+    let linked = [METRICS, LOGS, checkpoint::folder::FOLDER].map(|name| folder.join(name));
+    match linked.iter().find(|path| path.is_symlink()) {
+        Some(path) => Err(Error::usage(format!(
+            "{} is a link, which may lead anywhere, and a run writes only to its own folder: put what it leads to in its \
+             place, or remove it",
+            path.display()
+        ))),
+        None => Ok(()),
     }
 }
 

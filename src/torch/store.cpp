@@ -73,6 +73,16 @@ char *mpt_store_add(Store *store, const char *key, int64_t amount, int64_t *sum)
   return guarded([&] { *sum = (*store)->add(key, amount); });
 }
 
+// Removes a key, whether it is set or not.
+char *mpt_store_remove(Store *store, const char *key) {
+  return guarded([&] { (*store)->deleteKey(key); });
+}
+
+// The number of keys that are set, and one of the store's own: for tests.
+char *mpt_store_count(Store *store, int64_t *count) {
+  return guarded([&] { *count = (*store)->getNumKeys(); });
+}
+
 // Whether a key has been set, without waiting for it.
 char *mpt_store_contains(Store *store, const char *key, bool *found) {
   return guarded([&] { *found = (*store)->check({std::string(key)}); });

@@ -44,6 +44,9 @@ unsafe extern "C" {
     fn mpt_store_get(store: *mut Opaque, key: *const c_char, value: *mut *mut c_char, size: *mut usize) -> *mut c_char;
     fn mpt_store_wait(store: *mut Opaque, key: *const c_char, milliseconds: i64, came: *mut bool) -> *mut c_char;
     fn mpt_store_add(store: *mut Opaque, key: *const c_char, amount: i64, sum: *mut i64) -> *mut c_char;
+    fn mpt_store_remove(store: *mut Opaque, key: *const c_char) -> *mut c_char;
+    #[cfg(test)]
+    fn mpt_store_count(store: *mut Opaque, count: *mut i64) -> *mut c_char;
     fn mpt_store_contains(store: *mut Opaque, key: *const c_char, found: *mut bool) -> *mut c_char;
 }
 
@@ -157,6 +160,21 @@ impl Store {
         self.call(key, "was looked for", Duration::ZERO, move |client| client.contains(&name))
     }
 
+    /// Removes a key, if it is set.
+    ///
+    /// # Errors
+    /// The store has gone.
+    pub fn remove(&self, key: &str) -> Result<()> {
+        let name = text(key)?;
+        self.call(key, "was to be removed", Duration::ZERO, move |client| client.remove(&name))
+    }
+
+    /// The number of keys that are set.
+    #[cfg(test)]
+    pub fn count(&self) -> i64 {
+        self.call("the number of keys", "was asked for", Duration::ZERO, Client::count).unwrap()
+    }
+
     /// Adds to the number of a key, 0 before it was added to; gives the sum.
     ///
     /// # Errors
@@ -260,6 +278,19 @@ impl Client {
         // SAFETY: the store is open, the key ended by a zero, and the place valid for writing.
         check(unsafe { mpt_store_wait(self.0.as_ptr(), key.as_ptr(), milliseconds(wait), &mut came) })?;
         Ok(came)
+    }
+
+    fn remove(&self, key: &CString) -> Result<()> {
+        // SAFETY: the store is open and the key ended by a zero.
+        check(unsafe { mpt_store_remove(self.0.as_ptr(), key.as_ptr()) })
+    }
+
+    #[cfg(test)]
+    fn count(&self) -> Result<i64> {
+        let mut count = 0;
+        // SAFETY: the store is open and the place valid for writing.
+        check(unsafe { mpt_store_count(self.0.as_ptr(), &mut count) })?;
+        Ok(count)
     }
 
     fn contains(&self, key: &CString) -> Result<bool> {

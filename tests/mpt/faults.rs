@@ -14,9 +14,9 @@ use mpt::error::Error;
 use mpt::launch::control::Control;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -282,6 +282,144 @@ fn idx_files_that_shrink_under_a_run_leave_it_as_it_is_and_are_named_at_the_next
     assert_eq!(refused.status.code(), Some(2));
 }
 
+/// Each name in a run's folder that mpt writes to leads to something outside, as in a folder that comes from someone else.
+#[test]
+fn nothing_outside_of_a_runs_folder_is_written_through_a_link() {
+    let rehearsed = &forms()[2];
+    let dir = tempfile::tempdir().unwrap();
+    let (run, outside) = (dir.path().join("run"), dir.path().join("outside"));
+    ended_well(&output(&with(rehearsed, &run, &["--steps", "2"])));
+    let resumed = |steps: &str| output(&with(rehearsed, &run, &["--resume", "auto", "--steps", steps]));
+    // What a run writes to where it lies.
+    for name in ["metrics.jsonl", "logs", "checkpoints"] {
+        fs::rename(run.join(name), &outside).unwrap();
+        let before = content(&outside);
+        symlink(&outside, run.join(name)).unwrap();
+        let refused = resumed("3");
+        let sentence = format!(
+            "mpt: {} is a link, which may lead anywhere, and a run writes only to its own folder: put what it leads to in \
+             its place, or remove it",
+            run.join(name).display()
+        );
+        assert!(stderr(&refused).lines().any(|line| line == sentence), "{}", stderr(&refused));
+        assert_eq!(refused.status.code(), Some(2));
+        assert_eq!(content(&outside), before, "{name}");
+        let begun = dir.path().join("begun");
+        fs::create_dir(&begun).unwrap();
+        symlink(&outside, begun.join(name)).unwrap();
+        let refused = output(&with(rehearsed, &begun, &["--steps", "1"]));
+        assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+        assert_eq!(content(&outside), before, "{name}");
+        fs::remove_dir_all(&begun).unwrap();
+        fs::remove_file(run.join(name)).unwrap();
+        fs::rename(&outside, run.join(name)).unwrap();
+    }
+    // What is written aside and renamed, what two processes find out whether they share a folder by, and the log of a rank,
+    // which is left out.
+    fs::write(&outside, "as it was").unwrap();
+    for name in ["recipe.toml", "curves.svg", "logs/rank-0.log"] {
+        fs::rename(run.join(name), dir.path().join("kept")).unwrap();
+        let target = if name == "recipe.toml" { dir.path().join("kept") } else { outside.clone() };
+        symlink(target, run.join(name)).unwrap();
+        for beside in [".recipe.toml", "curves.svg.part", ".shared", "checkpoints/.best", "checkpoints/.step-00000003"]
+        {
+            let _ = fs::remove_file(run.join(beside));
+            symlink(&outside, run.join(beside)).unwrap();
+        }
+        let kept = content(&dir.path().join("kept"));
+        let said = resumed("3");
+        assert_eq!(fs::read_to_string(&outside).unwrap(), "as it was", "{name}");
+        assert_eq!(content(&dir.path().join("kept")), kept, "{name}");
+        ended_well(&said);
+        if name == "logs/rank-0.log" {
+            let end = format!("the ranks' logs in {} end here: it is a link, which", run.join("logs").display());
+            assert!(stderr(&said).contains(&end), "{}", stderr(&said));
+        } else {
+            assert!(!run.join(name).is_symlink(), "{name} was not replaced");
+        }
+    }
+}
+
+/// The names of the files at a path and below, and what is in them.
+fn content(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    if !path.is_dir() {
+        return vec![(path.to_owned(), fs::read(path).unwrap())];
+    }
+    let mut names: Vec<PathBuf> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    names.iter().filter(|path| !path.is_symlink()).flat_map(|path| content(path)).collect()
+}
+
+/// A library that is loaded before the system's refuses links, as file systems like FAT do.
+const NO_LINKS: &str = r"
+#include <errno.h>
+
+int symlink(const char *target, const char *path)
+{
+    errno = EPERM;
+    return -1;
+}
+";
+
+#[cfg(target_os = "linux")]
+#[test]
+fn without_links_the_best_checkpoint_is_kept_and_that_nothing_leads_to_it_is_said_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let library = preloaded(dir.path(), NO_LINKS);
+    let [form, ..] = forms();
+    let more = ["--set", "data.train_examples=24", "--set", "checkpoint.keep=1", "--learning-rate", "0", "--epochs"];
+    let said = |run: &Path, epochs: &[&str]| {
+        let done = mpt(&with(&form, run, &[&more[..], epochs].concat())).env("LD_PRELOAD", &library).output().unwrap();
+        ended_well(&done);
+        stderr(&done)
+    };
+    // With a learning rate of 0 no later checkpoint is better than the first.
+    for quiet in [false, true] {
+        let run = dir.path().join(format!("run-{quiet}"));
+        let all = said(&run, if quiet { &["3", "--quiet"] } else { &["3"] });
+        let best = run.join("checkpoints/best");
+        let sentence = format!(
+            "no link leads to the best checkpoint: {}: Operation not permitted (os error 1); it is kept under its own name, \
+             and training goes on",
+            best.display()
+        );
+        assert_eq!(all.lines().filter(|line| *line == sentence).count(), 1, "{all}");
+        let kept: Vec<u64> = Checkpoints::of_run(&run).list().unwrap().into_iter().map(|(step, _)| step).collect();
+        assert_eq!(kept, [9, 3], "the best is kept all the same");
+        let end = all.lines().find(|line| line.starts_with("best: "));
+        assert_eq!(end.is_none(), quiet);
+        assert!(end.is_none_or(|line| line.ends_with(" after step 3, kept as checkpoints/step-00000003")), "{end:?}");
+        let refused = output(&["eval", text(&best)]);
+        let sentence = format!(
+            "mpt: {} is not there: no checkpoint of the run has been evaluated yet, or its file system has no links; the run \
+             said which is the best, and {} has those that are kept\n",
+            best.display(),
+            run.join("checkpoints").display()
+        );
+        assert_eq!((stderr(&refused), refused.status.code()), (sentence, Some(2)));
+    }
+    // The runs of a recipe have no link to the newest: it is found by its number.
+    let numbered = |more: &[&str]| {
+        let mut command = mpt(&[&form[..], &["--device", "cpu", "--resume", "auto"], more].concat());
+        let done = command.env("LD_PRELOAD", &library).current_dir(dir.path()).output().unwrap();
+        ended_well(&done);
+        stderr(&done)
+    };
+    numbered(&["--steps", "2"]);
+    assert!(!dir.path().join("runs/fashion-mnist-tiny/latest").is_symlink());
+    let again = numbered(&["--steps", "3"]);
+    assert!(again.contains("\nresumed after step 2 of 3, from runs/fashion-mnist-tiny/001/checkpoints/"), "{again}");
+}
+
+/// A library of a C source.
+fn preloaded(folder: &Path, source: &str) -> PathBuf {
+    let (file, library) = (folder.join("preloaded.c"), folder.join("preloaded.so"));
+    fs::write(&file, source).unwrap();
+    let made = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &file]).status().unwrap();
+    assert!(made.success());
+    library
+}
+
 /// A library that is loaded before the system's sets the clock an hour back whenever it is read.
 const CLOCK: &str = r"
 #define _GNU_SOURCE
@@ -304,10 +442,7 @@ int clock_gettime(clockid_t clock, struct timespec *time)
 #[test]
 fn a_clock_that_goes_backwards_changes_nothing_but_the_times_of_day() {
     let dir = tempfile::tempdir().unwrap();
-    let (source, library) = (dir.path().join("clock.c"), dir.path().join("clock.so"));
-    fs::write(&source, CLOCK).unwrap();
-    let made = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).status().unwrap();
-    assert!(made.success());
+    let library = preloaded(dir.path(), CLOCK);
     for (number, form) in forms().iter().enumerate() {
         let (run, whole) = (dir.path().join(format!("run-{number}")), dir.path().join(format!("whole-{number}")));
         let more = ["--steps", "6", "--set", "checkpoint.every_time=1h", "--set", "parallel.timeout=20s"];

@@ -2,7 +2,7 @@
 
 use super::Session;
 use crate::checkpoint::Best;
-use crate::engine::background::{Background, Written};
+use crate::engine::background::{Background, Ended, Written};
 use crate::engine::saving::Standing;
 use crate::engine::slices::Numbered;
 use crate::engine::worker::{Assignment, Order, Report};
@@ -24,6 +24,8 @@ pub(super) struct Checkpoints {
     pub tried: Option<u64>,
     /// The step of the newest one that is written.
     pub saved: Option<u64>,
+    /// Whether it was said that no link leads to the best.
+    pub unlinked: bool,
     /// What writes them, once there is something to do.
     pub background: Option<Background>,
 }
@@ -57,6 +59,14 @@ impl Session<'_> {
     fn not_saved(&mut self, step: u64, problem: Error) {
         if self.checkpoints.speaks {
             self.say(Event::NotSaved { step, problem });
+        }
+    }
+
+    /// Says once that no link leads to the best checkpoint.
+    fn not_linked(&mut self, problem: Option<Error>) {
+        if let Some(problem) = problem.filter(|_| self.checkpoints.speaks && !self.checkpoints.unlinked) {
+            self.checkpoints.unlinked = true;
+            self.say(Event::NotLinked(problem));
         }
     }
 
@@ -99,7 +109,11 @@ impl Session<'_> {
     pub(super) fn end_checkpoints(&mut self) -> Option<Best> {
         self.tell_of_checkpoint(true);
         match self.checkpoints.background.take() {
-            Some(background) => background.end(),
+            Some(background) => {
+                let Ended { best, unlinked } = background.end();
+                self.not_linked(unlinked);
+                best
+            }
             None => self.job.assignment.begin.as_ref().and_then(|checkpoint| checkpoint.state.best),
         }
     }
@@ -107,7 +121,8 @@ impl Session<'_> {
     /// Says what became of the checkpoint under way, if that is known; with `wait` it is waited for.
     pub(super) fn tell_of_checkpoint(&mut self, wait: bool) {
         let written = self.checkpoints.background.as_mut().and_then(|background| background.finished(wait));
-        let Some(Written { step, folder, held_up, time }) = written else { return };
+        let Some(Written { step, folder, held_up, time, unlinked }) = written else { return };
+        self.not_linked(unlinked);
         match folder {
             Ok(folder) => {
                 self.checkpoints.saved = Some(step);

@@ -2,6 +2,7 @@
 
 use super::finding::Finding;
 use crate::comm::recorder::record::Flight;
+use crate::file;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::{fs, io};
@@ -34,8 +35,6 @@ impl Report {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
-        let unfinished = path.with_extension("unfinished");
-        fs::write(&unfinished, text)?;
-        fs::rename(unfinished, path)
+        file::replace(path, &path.with_extension("unfinished"), &text)
     }
 }
