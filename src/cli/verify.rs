@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::keys::suggestion;
 use crate::optim::Timeline;
 use crate::plan::{Adjoint, Mode, Plan, Read, plan};
+use crate::recipe::settings::ExchangePrecision;
 use crate::recipe::{Precision, Recipe};
 use crate::report::{console, verify_table};
 use crate::verify::{Comparison, Trial, observe};
@@ -64,6 +65,11 @@ impl Verify {
             set(&mut layered, "verify", "train.batch_size", Some(8))?;
         }
         let recipe = layered.recipe()?;
+        if recipe.train.exchange == ExchangePrecision::Half {
+            return Err(Error::usage(
+                "train.exchange is fp16, which rounds what the whole network does not; check the split with --set train.exchange=full",
+            ));
+        }
         let whole = plan(&plan_of(&recipe)?.model, Mode::Single.mesh(1)?, Mode::Single)?;
         let split = self.broken(plan_of(&recipe)?)?;
         let trial = trial(&recipe, &whole, self.steps, devices)?;

@@ -7,13 +7,14 @@ use crate::error::{Error, Result};
 use crate::layers::{place, select};
 use crate::model::Channels;
 use crate::plan::{Adjoint, Exchange, Operation, Transfer};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// Starts to bring the channels that this rank needs; `own` are those that it owns, `[N, owned, ...]`.
 ///
 /// # Errors
 /// What the collective or libtorch reports.
 pub fn start(exchange: &Exchange, comm: &mut dyn Collective, call: &Call, own: &Tensor) -> Result<Ticket> {
+    let own = &packed(exchange, own)?;
     let request = match exchange.operation {
         Operation::AllReduce => Request::AllReduce(own.shallow_clone()),
         Operation::AllGather => Request::AllGather(own.shallow_clone()),
@@ -32,13 +33,15 @@ pub fn start(exchange: &Exchange, comm: &mut dyn Collective, call: &Call, own: &
 /// # Errors
 /// What the collective or libtorch reports.
 pub fn finish(exchange: &Exchange, comm: &mut dyn Collective, ticket: Ticket, own: &Tensor) -> Result<Vec<Tensor>> {
-    let rank = comm.rank();
+    let (rank, kind) = (comm.rank(), own.kind());
     let arrived = comm.finish(ticket)?;
+    // Of what is rounded on its way the owner reads no more than the others do.
+    let own = &packed(exchange, own)?;
     if exchange.in_parts {
         let mut parts = arrived.by_rank();
         parts[rank] = Some(own.shallow_clone());
-        let all: Option<Vec<Tensor>> = parts.into_iter().collect();
-        return all.ok_or_else(|| Error::failed("a rank sent no part of an exchange in parts"));
+        let none = || Error::failed("a rank sent no part of an exchange in parts");
+        return parts.into_iter().map(|part| Ok(part.ok_or_else(none)?.f_to_kind(kind)?)).collect();
     }
     let whole = match exchange.operation {
         Operation::AllReduce => arrived.one()?,
@@ -49,7 +52,7 @@ pub fn finish(exchange: &Exchange, comm: &mut dyn Collective, ticket: Ticket, ow
             assemble(&pieces, &exchange.needed[rank])?
         }
     };
-    Ok(vec![whole])
+    Ok(vec![whole.f_to_kind(kind)?])
 }
 
 /// Starts to bring gradients back: `gradient` has that of each tensor that [`finish`] gave. Gives nothing to finish where
@@ -63,14 +66,17 @@ pub fn start_back(
     call: &Call,
     gradient: &[Tensor],
 ) -> Result<Option<Ticket>> {
+    if exchange.adjoint != Adjoint::Sum {
+        return Ok(None);
+    }
     let rank = comm.rank();
-    let request = match (exchange.adjoint, exchange.operation) {
-        (Adjoint::Identity | Adjoint::Slice, _) => return Ok(None),
-        (Adjoint::Sum, Operation::AllGather) => {
+    let gradient = &gradient.iter().map(|part| packed_gradient(exchange, part)).collect::<Result<Vec<_>>>()?[..];
+    let request = match exchange.operation {
+        Operation::AllGather => {
             let parts = (0..comm.size()).map(|owner| gradient_for(exchange, rank, owner, gradient));
             Request::ReduceScatter(parts.collect::<Result<Vec<_>>>()?)
         }
-        (Adjoint::Sum, _) => {
+        Operation::SendReceive | Operation::AllReduce => {
             let part = |owner, _: &Channels| gradient_for(exchange, rank, owner, gradient);
             travel(exchange.adjoint_transfers(), comm, &gradient[0], part)?
         }
@@ -88,18 +94,20 @@ pub fn finish_back(
     ticket: Option<Ticket>,
     gradient: &[Tensor],
 ) -> Result<Tensor> {
-    let rank = comm.rank();
+    let (rank, kind) = (comm.rank(), gradient[0].kind());
     let owned = &exchange.owned[rank];
     let own = || gradient_for(exchange, rank, rank, gradient);
     let arrived = ticket.map(|ticket| comm.finish(ticket)).transpose()?;
     match (exchange.adjoint, exchange.operation, arrived) {
-        (Adjoint::Sum, Operation::AllGather, Some(arrived)) => arrived.one(),
+        (Adjoint::Sum, Operation::AllGather, Some(arrived)) => unpacked_gradient(exchange, &arrived.one()?, kind),
         (Adjoint::Sum, _, Some(arrived)) => {
-            let mut pieces = pieces_of(exchange.adjoint_transfers(), rank, arrived)?;
+            let pieces = pieces_of(exchange.adjoint_transfers(), rank, arrived)?.into_iter();
+            let unpacked = pieces.map(|(channels, piece)| Ok((channels, unpacked_gradient(exchange, &piece, kind)?)));
+            let mut pieces = unpacked.collect::<Result<Vec<_>>>()?;
             // The owner sums in rank order, its own piece at its own place.
             let place_of_own = exchange.needed[..rank].iter().filter(|other| !owned.intersection(other).is_empty());
             pieces.insert(place_of_own.count(), (owned.intersection(&exchange.needed[rank]), own()?));
-            let Form { mut shape, kind, device } = Form::of(&gradient[0]);
+            let Form { mut shape, device, .. } = Form::of(&gradient[0]);
             shape[1] = owned.len() as i64;
             let sum = gradient[0].f_new_zeros(shape, (kind, device))?;
             for (channels, piece) in &pieces {
@@ -110,6 +118,32 @@ pub fn finish_back(
         (Adjoint::Slice, ..) => own(),
         _ => Ok(gradient[0].shallow_clone()),
     }
+}
+
+/// Values as they travel.
+fn packed(exchange: &Exchange, values: &Tensor) -> Result<Tensor> {
+    Ok(if exchange.in_half { values.f_to_kind(Kind::Half)? } else { values.shallow_clone() })
+}
+
+/// Gradients as they travel: in fp16, of each example's own loss. As parts of the mean over a batch, many would be less than what
+/// fp16 tells from 0.
+fn packed_gradient(exchange: &Exchange, gradient: &Tensor) -> Result<Tensor> {
+    if !exchange.in_half {
+        return Ok(gradient.shallow_clone());
+    }
+    Ok(gradient.f_mul_scalar(of_one_example(gradient))?.f_to_kind(Kind::Half)?)
+}
+
+fn unpacked_gradient(exchange: &Exchange, gradient: &Tensor, kind: Kind) -> Result<Tensor> {
+    if !exchange.in_half {
+        return Ok(gradient.shallow_clone());
+    }
+    Ok(gradient.f_to_kind(kind)?.f_mul_scalar(1.0 / of_one_example(gradient))?)
+}
+
+/// The examples of a gradient, [N, ...], or the next power of 2: with that nothing is rounded.
+fn of_one_example(gradient: &Tensor) -> f64 {
+    gradient.size()[0].max(1).unsigned_abs().next_power_of_two() as f64
 }
 
 /// Of the gradient of what `rank` needed, the part of the channels that `owner` owns.

@@ -16,8 +16,9 @@ use crate::model::rewrite::relu_after_pool;
 use crate::model::{Model, shipped};
 use crate::optim::Timeline;
 use crate::plan::{Plan, plan};
+use crate::recipe::Precision;
 use crate::recipe::Recipe;
-use crate::recipe::settings::{NonFinite, OwnHalf, SourceKind};
+use crate::recipe::settings::{ExchangePrecision, NonFinite, OwnHalf, SourceKind};
 use std::path::Path;
 use std::sync::Arc;
 use tch::Device;
@@ -152,7 +153,15 @@ pub fn plan_of(recipe: &Recipe) -> Result<Plan> {
     let model = relu_after_pool(&model_of(recipe)?);
     let (mesh, mode) = recipe.layout()?;
     let plan = plan(&model, mesh, mode)?;
-    Ok(if recipe.parallel.own_half.resolved() == OwnHalf::On { plan.own_part_first() } else { plan })
+    let plan = if recipe.parallel.own_half.resolved() == OwnHalf::On { plan.own_part_first() } else { plan };
+    match recipe.train.exchange {
+        ExchangePrecision::Full => Ok(plan),
+        ExchangePrecision::Half if recipe.train.precision.resolved() == Precision::Bf16 => Err(Error::usage(
+            "train.exchange is fp16, and bf16 values have no more bytes to begin with: use train.precision=fp32, or \
+             train.exchange=full",
+        )),
+        ExchangePrecision::Half => Ok(plan.exchanged_in_half()),
+    }
 }
 
 /// The model that a recipe names, changed as it says.

@@ -21,14 +21,15 @@ pub struct Flow {
 pub fn of_step(plan: &Plan, rank: usize, batch_size: usize, value_bytes: usize) -> Vec<Flow> {
     let (model_rank, data_rank) = (plan.mesh.model_rank(rank), plan.mesh.data_rank(rank));
     let examples = share(batch_size, plan.mesh.data, data_rank).len();
-    let bytes = |values: usize| (values * value_bytes) as u64;
     let mut flows = Vec::new();
     for (id, exchange) in plan.exchanges.iter().enumerate() {
         let (sent, sent_back) = exchange.values_sent(&plan.model, model_rank);
         let (received, received_back) = exchange.values_received(&plan.model, model_rank);
         let (forward, back) = operations(exchange.operation);
+        let width = exchange.bytes_of_value(value_bytes);
         let mut push = |operation, sent: usize, received: usize| {
-            let volume = Volume { sent_bytes: bytes(sent * examples), received_bytes: bytes(received * examples) };
+            let bytes = |values: usize| (values * examples * width) as u64;
+            let volume = Volume { sent_bytes: bytes(sent), received_bytes: bytes(received) };
             flows.push(Flow { exchange: Some(id), operation, volume });
         };
         push(forward, sent, received);
@@ -39,7 +40,7 @@ pub fn of_step(plan: &Plan, rank: usize, batch_size: usize, value_bytes: usize) 
     if plan.mesh.data > 1 {
         // Each other rank of the axis gets its part of the gradients of this one, and gives its part of the weights.
         let part = Layout::new(plan, model_rank, 0).size / plan.mesh.data;
-        let others = bytes((plan.mesh.data - 1) * part);
+        let others = ((plan.mesh.data - 1) * part * value_bytes) as u64;
         let volume = Volume { sent_bytes: others, received_bytes: others };
         flows.push(Flow { exchange: None, operation: Operation::AllToAll, volume });
         flows.push(Flow { exchange: None, operation: Operation::AllGather, volume });

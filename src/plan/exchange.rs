@@ -24,6 +24,8 @@ pub struct Exchange {
     /// Whether its readers take it part by part, as the ranks own it, so that they compute with the own part while the
     /// others travel: see [`super::parts`]. Otherwise it is put together first.
     pub in_parts: bool,
+    /// Whether its values travel in fp16, whatever they are computed in.
+    pub in_half: bool,
 }
 
 /// How an exchange is carried out.
@@ -93,14 +95,14 @@ impl Exchange {
         let everywhere = needed.iter().all(|need| *need == whole);
         let lowered = even && ordered && contiguous && everywhere;
         let operation = if lowered { Operation::AllGather } else { Operation::SendReceive };
-        Self { source, reader, owned, needed, operation, adjoint, in_parts: false }
+        Self { source, reader, owned, needed, operation, adjoint, in_parts: false, in_half: false }
     }
 
     /// The exchange that sums the partial activations of all ranks.
     pub fn sum(source: ActivationId, reader: LayerId, ranks: usize, channels: usize) -> Self {
         let all = vec![Channels::all(channels); ranks];
         let (operation, adjoint) = (Operation::AllReduce, Adjoint::Identity);
-        Self { source, reader, owned: all.clone(), needed: all, operation, adjoint, in_parts: false }
+        Self { source, reader, owned: all.clone(), needed: all, operation, adjoint, in_parts: false, in_half: false }
     }
 
     /// How many tensors it brings to a rank: one, or in parts one from each rank of the axis, in rank order.

@@ -6,6 +6,7 @@
 //! * [`build`] from there to the placement of every activation and to the exchanges
 //! * [`exchange`] what travels from whom to whom, and back with the gradients
 //! * [`parts`] which exchanges bring an activation part by part
+//! * [`narrow`] which exchanges travel in fp16
 //! * [`memory`] what a device has to hold
 
 pub mod build;
@@ -13,6 +14,7 @@ pub mod exchange;
 pub mod memory;
 pub mod mesh;
 pub mod modes;
+pub mod narrow;
 pub mod parts;
 
 pub use build::plan;

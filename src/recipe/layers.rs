@@ -12,7 +12,7 @@ use toml::{Table, Value};
 const DEFAULTS: &str = include_str!("shipped/defaults.toml");
 
 /// Name and text of every shipped recipe, in the order in which they are listed.
-pub const SHIPPED: [(&str, &str); 16] = [
+pub const SHIPPED: [(&str, &str); 17] = [
     ("fashion-mnist", ""),
     ("quick", include_str!("shipped/quick.toml")),
     ("alexnet-relu", include_str!("shipped/alexnet-relu.toml")),
@@ -27,6 +27,7 @@ pub const SHIPPED: [(&str, &str); 16] = [
     ("imagenet-2012-no-norm", include_str!("shipped/imagenet-2012-no-norm.toml")),
     ("imagenet-2012-apart", include_str!("shipped/imagenet-2012-apart.toml")),
     ("imagenet-2012-half", include_str!("shipped/imagenet-2012-half.toml")),
+    ("imagenet-2012-fp16-exchange", include_str!("shipped/imagenet-2012-fp16-exchange.toml")),
     ("imagenet-2014", include_str!("shipped/imagenet-2014.toml")),
     ("images", include_str!("shipped/images.toml")),
 ];

@@ -1,8 +1,8 @@
 //! How settings are read from a complete table of them, and what each may be.
 
 use super::settings::{
-    CheckpointSettings, DataSettings, Mean, MetricsSettings, ModelSettings, NonFinite, OptimizerSettings, OwnHalf,
-    ParallelSettings, Recipe, SourceKind, TrainSettings,
+    CheckpointSettings, DataSettings, ExchangePrecision, Mean, MetricsSettings, ModelSettings, NonFinite,
+    OptimizerSettings, OwnHalf, ParallelSettings, Recipe, SourceKind, TrainSettings,
 };
 use super::{address, duration};
 use crate::error::{Error, Result};
@@ -150,8 +150,11 @@ fn read_data(keys: &mut Keys) -> Result<DataSettings> {
 fn read_train(keys: &mut Keys) -> Result<TrainSettings> {
     let max_time: String = keys.required("max_time")?;
     let (precision, nonfinite): (String, String) = (keys.required("precision")?, keys.required("nonfinite")?);
+    let exchange: String = keys.required("exchange")?;
     let in_context = |error: Error| error.within(keys.context());
     let precision = precision.parse().map_err(in_context)?;
+    let exchanges = [ExchangePrecision::Full, ExchangePrecision::Half];
+    let exchange = one_of("exchange", &exchange, exchanges, ExchangePrecision::name).map_err(in_context)?;
     let nonfinite = one_of("nonfinite", &nonfinite, [NonFinite::Stop, NonFinite::Skip], NonFinite::name);
     let nonfinite = nonfinite.map_err(in_context)?;
     let max_time = match max_time.as_str() {
@@ -164,6 +167,7 @@ fn read_train(keys: &mut Keys) -> Result<TrainSettings> {
         steps: keys.required("steps")?,
         max_time,
         precision,
+        exchange,
         nonfinite,
     })
 }

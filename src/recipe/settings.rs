@@ -141,8 +141,19 @@ pub struct TrainSettings {
     pub max_time: Option<Duration>,
     /// The type of the numbers.
     pub precision: Precision,
+    /// In what activations and their gradients travel between devices.
+    pub exchange: ExchangePrecision,
     /// What is done about a step whose loss or gradients are not finite.
     pub nonfinite: NonFinite,
+}
+
+/// In what activations and their gradients travel between devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExchangePrecision {
+    /// As they are computed.
+    Full,
+    /// In fp16; sums of activations as they are computed.
+    Half,
 }
 
 /// What is done about a step whose loss or gradients are infinite or not numbers.
@@ -152,6 +163,16 @@ pub enum NonFinite {
     Stop,
     /// It changes nothing, and the run goes on.
     Skip,
+}
+
+impl ExchangePrecision {
+    /// The name in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Half => "fp16",
+        }
+    }
 }
 
 impl NonFinite {

@@ -130,7 +130,7 @@ pub fn exchange_lines(plan: &Plan) -> Vec<String> {
         format!(
             "before {reader}: {} of {source}{}, {} values per example and device; back: {}{}",
             operation(exchange),
-            if exchange.in_parts { ", own part first" } else { "" },
+            exchange.manner(),
             commas(forward as u64),
             adjoint(exchange),
             if back > 0 { format!(", {} values", commas(back as u64)) } else { String::new() }
@@ -164,7 +164,7 @@ fn exchanges(plan: &Plan, sizes: Sizes) -> String {
         rows.add_row([
             format!("before {}", plan.model.layers[exchange.reader].name),
             plan.model.activation_name(exchange.source).to_owned(),
-            format!("{}{}", operation(exchange), if exchange.in_parts { ", own part first" } else { "" }),
+            format!("{}{}", operation(exchange), exchange.manner()),
             adjoint(exchange).to_owned(),
             sent,
             received,
@@ -251,7 +251,7 @@ fn exchange_json(plan: &Plan, exchange: &Exchange) -> Value {
     json!({
         "before": plan.model.layers[exchange.reader].name,
         "of": plan.model.activation_name(exchange.source),
-        "forward": operation(exchange), "backward": adjoint(exchange), "own_part_first": exchange.in_parts,
+        "forward": operation(exchange), "backward": adjoint(exchange), "own_part_first": exchange.in_parts, "in_fp16": exchange.in_half,
         "values_sent_forward_per_example": forward, "values_sent_backward_per_example": back,
     })
 }

@@ -117,8 +117,12 @@ fn a_gradient_that_is_not_finite_has_such_a_norm() {
 fn counted_bytes_are_the_plans() {
     for model in ["tiny", "tiny-residual", "tiny-concat"] {
         for mesh in ["1x1", "1x2", "1x3", "2x1", "3x1", "2x2", "3x2"] {
-            for (precision, value_bytes) in [("fp64", 8), ("bf16", 2)] {
-                let settings = [format!("parallel.mesh={mesh}"), format!("train.precision={precision}")];
+            for (precision, value_bytes, exchange) in [("fp64", 8, "full"), ("bf16", 2, "full"), ("fp32", 4, "fp16")] {
+                let settings = [
+                    format!("parallel.mesh={mesh}"),
+                    format!("train.precision={precision}"),
+                    format!("train.exchange={exchange}"),
+                ];
                 let sizes = ["data.train_examples=18", "data.test_examples=2"];
                 let all: Vec<&str> = settings.iter().map(String::as_str).chain(sizes).collect();
                 let events = events(job(model, &all));

@@ -91,6 +91,42 @@ fn sums_are_the_same_bits_on_every_rank() {
     assert!(results.iter().all(|result| *result == results[0]));
 }
 
+/// Rounded to fp16 on the way is what is exchanged, for its owner too; and gradients keep digits that they would not have in
+/// fp16 as parts of a mean.
+#[test]
+fn exchanges_in_half_precision_round_activations_and_keep_small_gradients() {
+    const EXAMPLES: i64 = 500;
+    let owned = |border: usize| vec![Channels::from(0..border), Channels::from(border..4)];
+    for (border, in_parts) in [(2, false), (2, true), (1, false)] {
+        let gathered = Exchange::gather(1, 1, owned(border), vec![Channels::all(4); 2], Adjoint::Sum);
+        let exchange = Exchange { in_parts, in_half: true, ..gathered };
+        let results = on_ranks(2, move |rank, comm| {
+            let steps = |channels: usize| Tensor::arange(EXAMPLES * channels as i64, (Kind::Float, tch::Device::Cpu));
+            let thirds = |channels: usize| (steps(channels).remainder(7) + 1.0) / 3.0;
+            let x = thirds(exchange.owned[rank].len()).view([EXAMPLES, -1]);
+            let ticket = exchange::start(&exchange, comm, &call("x"), &x)?;
+            let brought = exchange::finish(&exchange, comm, ticket, &x)?;
+            // The least difference that fp16 has is 6e-8.
+            let gradient = |part: &Tensor| part * 3e-7 * (1.0 + rank as f64);
+            let gradients: Vec<Tensor> = brought.iter().map(gradient).collect();
+            let ticket = exchange::start_back(&exchange, comm, &call("y"), &gradients)?;
+            let returned = exchange::finish_back(&exchange, comm, ticket, &gradients)?;
+            let apart = (returned / (&x * 9e-7) - 1.0).abs().max().double_value(&[]);
+            let whole = Tensor::cat(&brought, 1);
+            let rounded = whole.to_kind(Kind::Half).to_kind(Kind::Float).equal(&whole);
+            let own = brought.iter().find(|part| part.size() == x.size()).map(|part| part.equal(&x));
+            Ok((whole.kind(), rounded, own, Vec::<f32>::try_from(whole.flatten(0, 1))?, apart))
+        });
+        let results = results.unwrap();
+        assert_eq!(results[0].3, results[1].3, "both read the same");
+        for (kind, rounded, own, values, apart) in results {
+            assert_eq!((kind, rounded, own.unwrap_or_default()), (Kind::Float, true, false));
+            assert!(values.iter().all(|value| (0.33..2.34).contains(value)), "{values:?}");
+            assert!(apart < 2e-3, "{apart}");
+        }
+    }
+}
+
 /// `<exchange(x), y> = <x, adjoint(y)>` for random x and y: the definition of the adjoint.
 #[test]
 fn the_adjoint_of_an_exchange_is_its_adjoint() {

@@ -80,6 +80,15 @@ fn a_rehearsal_that_begins_with_the_own_part_computes_what_threads_compute() {
     on(&["--gpus", "4", "--mesh", "2x2", "--precision", "fp64"]);
 }
 
+/// What is rounded on its way is rounded alike, also where gradients are summed in fp16.
+#[test]
+fn a_rehearsal_that_exchanges_in_half_precision_computes_what_threads_compute() {
+    let half = ["--precision", "fp32", "--set", "train.exchange=fp16"];
+    equals_threads(&[&["--gpus", "2", "--mode", "model-parallel"], &half[..]].concat());
+    equals_threads(&[&["--gpus", "4", "--mesh", "2x2"], &half[..], &["--set", "parallel.own_half=on"]].concat());
+    equals_threads(&[&["--gpus", "3", "--mode", "model-parallel"], &half[..]].concat());
+}
+
 /// Ends a rehearsal with a fault in step 5; gives its exit code and what it said.
 fn with_fault(fault: &str, more: &[&str]) -> (Option<i32>, String) {
     let dir = tempfile::tempdir().unwrap();
