@@ -2,6 +2,7 @@
 //! through a link, which may lead anywhere; and files of ours, which are whole or not there.
 
 use crate::error::{Error, Result};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -80,12 +81,21 @@ fn beside(place: &Path) -> PathBuf {
 /// Opens a file that is written where it lies, as one that grows.
 ///
 /// # Errors
-/// The file system's; or what lies there is a link or no file.
+/// The file system's; or what lies there is a link, or a pipe that has no other end.
 pub fn open_in_place(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    // Files are the same with the second flag; to open a pipe would wait for its other end.
+    // To open a pipe would wait for its other end. What is written to it later waits as ever.
     let opened = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
     let file = opened.map_err(|error| if error.raw_os_error() == Some(libc::ELOOP) { a_link() } else { error })?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(no_file()) }
+    fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+    Ok(file)
+}
+
+/// Sees that what was opened is a file, which has an end.
+///
+/// # Errors
+/// It is none.
+pub fn check(opened: &File) -> io::Result<()> {
+    if opened.metadata()?.is_file() { Ok(()) } else { Err(no_file()) }
 }
 
 /// A new file in the place of the file or link that lies there, if one does.
@@ -164,13 +174,13 @@ mod tests {
             symlink(at("outside"), at(name)).unwrap();
         }
         symlink(at("folder"), at("folder-link")).unwrap();
-        let refused = |name: &str| {
-            let both = [File::options().append(true).create(true), File::options().read(true).append(true)]
-                .map(|options| open_in_place(&at(name), options).unwrap_err().to_string());
-            both[1].clone()
-        };
-        assert_eq!(refused("link"), "it is a link, which may lead anywhere");
-        assert_eq!(refused("pipe"), "it is no file");
+        let open = |name: &str| open_in_place(&at(name), File::options().append(true).create(true));
+        assert_eq!(open("link").unwrap_err().to_string(), "it is a link, which may lead anywhere");
+        assert_eq!(open("pipe").unwrap_err().raw_os_error(), Some(libc::ENXIO));
+        let both_ends = open_in_place(&at("pipe"), File::options().read(true).append(true)).unwrap();
+        assert_eq!(check(&both_ends).unwrap_err().to_string(), "it is no file");
+        assert!(!fcntl_getfl(&both_ends).unwrap().contains(OFlags::NONBLOCK));
+        check(&open("new").unwrap()).unwrap();
         replace(&at("place"), &at("beside"), b"new").unwrap();
         assert_eq!((fs::read(at("place")).unwrap(), at("place").is_symlink()), (b"new".to_vec(), false));
         assert_eq!(fs::read(at("outside")).unwrap(), b"as it was");

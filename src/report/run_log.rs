@@ -108,6 +108,7 @@ impl RunLog {
         let options = &mut File::options();
         let options = options.read(true).append(true).create(true);
         let metrics = file::open_in_place(&folder.join(METRICS), options).map_err(fault)?;
+        file::check(&metrics).map_err(fault)?;
         if let Err(TryLockError::WouldBlock) = metrics.try_lock() {
             return Err(Error::usage(format!("{} is the record of a run that still goes on", folder.display())));
         }
