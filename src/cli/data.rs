@@ -1,6 +1,7 @@
 //! `mpt data`.
 
 use super::options::{What, Where, set};
+use crate::data::images::files;
 use crate::data::prepare::statistics::Statistics;
 use crate::data::{Source, Subset};
 use crate::engine::data_sets;
@@ -36,6 +37,22 @@ enum Task {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
+    /// Any data set as a folder of JPEG files, as --set data.source=images reads them
+    ///
+    /// The recipe's training set comes into DIR/train, its test set into DIR/test, each class into a folder of its number.
+    Files {
+        #[command(flatten)]
+        what: What,
+        /// The folder of the data set's files
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<String>,
+        /// The quality of the JPEG files, 1 to 100
+        #[arg(long, value_name = "N", default_value_t = 95, value_parser = clap::value_parser!(u8).range(1..=100))]
+        quality: u8,
+        /// The folder to make
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
 }
 
 impl Data {
@@ -54,6 +71,14 @@ impl Data {
                 found.write(&out)?;
                 console::results(&shown(&found))?;
                 console::say(&format!("written: {}; use it with --set data.statistics=FILE", out.display()));
+            }
+            Task::Files { what, data_dir, quality, out } => {
+                let recipe = recipe(&what, data_dir.as_ref())?;
+                for (subset, name) in [(Subset::Train, "train"), (Subset::Test, "test")] {
+                    let (source, folder) = (opened(&recipe, subset)?, out.join(name));
+                    console::say(&format!("writing {} images to {}", commas(source.len() as u64), folder.display()));
+                    files::write(source.as_ref(), &folder, quality)?;
+                }
             }
         }
         Ok(0)

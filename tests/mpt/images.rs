@@ -185,6 +185,29 @@ fn a_run_on_images_is_told_resumed_and_evaluated() {
     assert!(apart.abs() < 1e-5, "{apart}");
 }
 
+/// Real pictures, as idx files and as the JPEG files made of them: a network learns as much from these as from those.
+#[test]
+fn files_made_of_a_data_set_are_learned_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = dir.path().join("files");
+    let few = ["--set", "data.train_examples=2000", "--set", "data.test_examples=500"];
+    let made = output(&[&["data", "files", "--out", text(&files)], &few[..]].concat());
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    let accuracy = |more: &[&str]| {
+        let mut layered = Layered::from_recipe("quick").unwrap();
+        let fixed =
+            ["data.train_examples=2000", "data.test_examples=500", "train.epochs=3", "train.batch_size=32", "seed=3"];
+        fixed.iter().chain(more).for_each(|assignment| layered.set(assignment, "test").unwrap());
+        trained(&layered.recipe().unwrap()).0.last.unwrap().test.unwrap().accuracy()
+    };
+    let data_dir = format!("data.dir={}", text(&files));
+    let (of_idx, of_files) = (accuracy(&[]), accuracy(&["data.source=images", "data.side=28", &data_dir]));
+    assert!(of_idx > 0.6 && (of_files - of_idx).abs() < 0.05, "{of_idx} of idx, {of_files} of files");
+    let again = output(&["data", "files", "--out", text(&files)]);
+    assert_eq!(again.status.code(), Some(2));
+    assert!(stderr(&again).contains("train is there already; name a new folder"), "{}", stderr(&again));
+}
+
 #[test]
 fn statistics_of_a_folder_are_written_and_used() {
     let dir = folder();

@@ -2,10 +2,12 @@
 //!
 //! * [`listing`] which files there are, and of which class each is
 //! * [`mod@decode`] one file's bytes as a square of pixels
+//! * [`files`] any data set as such a folder
 //!
 //! Files are listed once, when the data set is opened, and read and decoded one by one, whenever an example is asked for.
 
 pub mod decode;
+pub mod files;
 pub mod listing;
 
 use super::source::{Source, Subset};
