@@ -2,25 +2,27 @@
 //! ranks, puts their reports together, and says what happened as events.
 //!
 //! * `checkpoints` the loop's checkpoints
+//! * `streams` the batches that it hands to the ranks
 
 mod checkpoints;
+mod streams;
 
 use self::checkpoints::Checkpoints;
+pub use self::streams::masks;
 use super::agreement::Agreed;
 use super::nonfinite::Origin;
 use super::norms;
 use super::saving::Saving;
-use super::worker::{Assignment, Batches, Ended, MOST_LEFT_OUT, Order, Report, Seat, work};
+use super::worker::{Assignment, Ended, MOST_LEFT_OUT, Order, Report, Seat, work};
 use crate::checkpoint::Position;
 use crate::comm::Groups;
-use crate::data::{Counts, LoaderOptions, MaskSpec, Order as DataOrder, Preparation, Source, Supply};
+use crate::data::{Counts, Preparation, Source, Supply};
 use crate::error::{Error, Result};
 use crate::events::{Bottleneck, DeviceTime, Epoch, Event, Started, Step, StopReason, Summary};
 use crate::launch::peers::Peers;
 use crate::launch::threads::{self, Crew};
 use crate::layers::Outcome;
-use crate::model::Kind;
-use crate::plan::{Mesh, Plan};
+use crate::plan::Mesh;
 use crate::recipe::Precision;
 use crossbeam::channel::{Receiver, Sender, never, unbounded};
 use std::sync::Arc;
@@ -56,19 +58,6 @@ pub struct Job {
     pub saving: Option<Saving>,
     /// The other processes of the run, if each writes its own slices of a checkpoint; else the first rank writes all.
     pub peers: Option<Peers>,
-}
-
-/// The dropout layers of a model, for the loader to draw masks for.
-pub fn masks(plan: &Plan) -> Vec<MaskSpec> {
-    let layers = plan.model.layers.iter().enumerate();
-    layers
-        .filter_map(|(layer, found)| match found.kind {
-            Kind::Dropout { probability } => {
-                Some(MaskSpec { layer: layer as u32, features: found.output.len(), probability })
-            }
-            _ => None,
-        })
-        .collect()
 }
 
 /// The ranks of a run that are in this process, a thread each.
@@ -249,7 +238,7 @@ impl Session<'_> {
                 return Ok(Some(StopReason::Steps));
             }
             if streams.is_empty() {
-                streams = self.batches()?;
+                streams = self.training_streams()?;
             }
             let ahead = self.job.saving.as_ref().map_or(u64::MAX, |saving| saving.steps_ahead(&self.position));
             let limit = of_run.min(of_epoch).min(ahead);
@@ -263,24 +252,6 @@ impl Session<'_> {
                 self.save()?;
             }
         }
-    }
-
-    /// The batches of the epoch at hand that have not been trained on, for each rank.
-    fn batches(&self) -> Result<Vec<Batches>> {
-        let (epochs_done, timeline) = (self.position.epoch - 1, &self.job.assignment.timeline);
-        let preparation = self.job.prepare_train.clone();
-        let preparation = match timeline.colour_noise(epochs_done) {
-            Some(scale) => preparation.with_colour_noise(scale),
-            None => preparation,
-        };
-        let options = LoaderOptions {
-            order: DataOrder::Shuffled { epoch: epochs_done },
-            masks: masks(&self.job.assignment.plan),
-            preparation,
-            skip_batches: self.position.steps_in_epoch,
-            ..self.loader_options()
-        };
-        self.supply.stream(&self.job.train, options)
     }
 
     /// Follows the ranks through an order to train; says why they left it early, if they did.
@@ -356,7 +327,7 @@ impl Session<'_> {
 
     /// The outcome over the test set; `None`, with the reason, if a signal came.
     fn evaluate(&mut self) -> Result<(Option<Outcome>, Option<StopReason>)> {
-        let streams = self.supply.stream(&self.job.test, self.loader_options())?;
+        let streams = self.test_streams()?;
         self.order(streams.into_iter().map(Order::Evaluate))?;
         let of = self.job.test.len() as u64;
         let (mut ended, mut total, mut stopped) = (0, Outcome::default(), None);
@@ -382,22 +353,6 @@ impl Session<'_> {
         let problems = self.job.loaded.news();
         if !problems.is_empty() {
             self.say(Event::Unread(problems));
-        }
-    }
-
-    fn loader_options(&self) -> LoaderOptions {
-        let Assignment { plan, settings, .. } = &self.job.assignment;
-        LoaderOptions {
-            seed: settings.seed,
-            batch_size: self.job.batch_size,
-            order: DataOrder::InOrder,
-            first_step: self.position.step,
-            data_ranks: plan.mesh.data,
-            replicas: plan.mesh.model,
-            preparation: self.job.prepare_test.clone(),
-            threads: self.job.readers,
-            counts: Arc::clone(&self.job.loaded),
-            ..LoaderOptions::default()
         }
     }
 
