@@ -84,6 +84,7 @@ impl Eval {
                 checkpoint: folder,
                 position: state.position,
                 data: recipe.data.source.name(),
+                views: evaluation.views(),
                 layout: (plan.mode, plan.mesh),
                 precision: recipe.train.precision.resolved().name(),
                 devices: (0..count).map(|rank| place.devices().name(rank)).collect(),

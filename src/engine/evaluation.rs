@@ -88,7 +88,9 @@ impl Evaluation {
         let weights = Arc::new(WeightFile::fitting(weights, &plan.model, &described(&plan.model))?);
         // Without momentum there are no velocities to find room for.
         let settings = Settings { device, momentum: 0.0, ..settings(recipe) };
-        let (batch_size, readers) = (recipe.train.batch_size, recipe.data.readers);
+        // The network gets as many views at a time as images in training: for so many there is room.
+        let batch_size = recipe.train.batch_size.div_ceil(views.count());
+        let readers = recipe.data.readers;
         let loaded = Arc::default();
         Ok(Self {
             plan,
@@ -102,6 +104,11 @@ impl Evaluation {
             loaded,
             keep_logits: false,
         })
+    }
+
+    /// How many views of each image are judged together.
+    pub fn views(&self) -> usize {
+        self.preparation.views.count()
     }
 
     /// How the network is split.

@@ -21,6 +21,8 @@ pub struct Heading {
     pub position: Position,
     /// The source of the test set.
     pub data: &'static str,
+    /// How many views of each image were judged together.
+    pub views: usize,
     /// How the work was shared.
     pub layout: (Mode, Mesh),
     /// The type of the numbers.
@@ -30,10 +32,12 @@ pub struct Heading {
 }
 
 impl Heading {
-    /// `tiny after step 12 on the test set of synthetic: model-parallel 1x2, fp32`.
+    /// `tiny after step 12 on the test set of synthetic: model-parallel 1x2, fp32`; or `on 10 views of each in the test set of`.
     pub fn line(&self) -> String {
-        let Self { model, position, data, layout: (mode, mesh), precision, .. } = self;
-        format!("{model} after step {} on the test set of {data}: {mode} {mesh}, {precision}", commas(position.step))
+        let Self { model, position, data, views, layout: (mode, mesh), precision, .. } = self;
+        let views = if *views == 1 { String::new() } else { format!("{views} views of each in ") };
+        let step = commas(position.step);
+        format!("{model} after step {step} on {views}the test set of {data}: {mode} {mesh}, {precision}")
     }
 }
 
@@ -90,6 +94,7 @@ pub fn to_json(heading: &Heading, evaluated: &Evaluated) -> Value {
         "epoch": heading.position.epoch,
         "model": heading.model,
         "data": heading.data,
+        "views": heading.views,
         "mode": mode.name(),
         "mesh": mesh.to_string(),
         "precision": heading.precision,

@@ -180,6 +180,7 @@ fn a_run_on_images_is_told_resumed_and_evaluated() {
     let (ten, split) = (evaluated(&["--ten-crop"]), evaluated(&["--ten-crop", "--mesh", "2x2", "--batch-size", "5"]));
     assert_eq!((&ten["examples"], &ten["confusion"]), (&split["examples"], &split["confusion"]));
     assert_ne!(ten["loss"], centre["loss"]);
+    assert_eq!((&ten["views"], &centre["views"]), (&10.into(), &1.into()));
     let apart = ten["loss"].as_f64().unwrap() - split["loss"].as_f64().unwrap();
     assert_eq!(ten["examples"], 27);
     assert!(apart.abs() < 1e-5, "{apart}");
