@@ -52,6 +52,7 @@ class Library(NamedTuple):
 # PyTorch's wheel is the one for CUDA, which loads only with all of CUDA's libraries beside it.
 PYTORCH = Library("PyTorch", LIBTORCH_VERSION, HERE / "pytorch.txt", 2_760 * MB, 5_050 * MB, 60)
 JAX = Library("JAX", "0.10.2", HERE / "jax.txt", 125 * MB, 550 * MB, 10, base=PYTORCH)
+TORCHVISION = Library("torchvision", "0.28.0", HERE / "torchvision.txt", 38 * MB, 130 * MB, 5, base=PYTORCH)
 SAFETENSORS = Library("safetensors", "0.8.0", HERE / "safetensors.txt", MB // 2, 2 * MB, 1, base=PYTORCH)
 TENSORBOARD = Library("TensorBoard", "2.21.0", HERE / "tensorboard.txt", 45 * MB, 165 * MB, 10)
 

@@ -5,14 +5,18 @@ use crate::error::{Error, Result};
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use image::{ColorType, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use std::cell::Cell;
 use std::io::Cursor;
+use std::mem;
 use std::panic::catch_unwind;
 
 /// The most pixels of an image file, whose size is known before memory is taken for it.
 const MOST_PIXELS: u64 = 100_000_000;
 /// The most bytes that a decoder may take beside the image.
 const MOST_MEMORY: u64 = 1 << 30;
+/// The most bytes of the memory that a thread keeps from one image to the next: a few megapixels, as photographs have.
+const MOST_KEPT: usize = 16 << 20;
 /// The shares of red, green and blue in grey (ITU-R BT.601, as in JPEG files), of 2^16.
 const GREY: [u32; 3] = [19_595, 38_470, 7_471];
 
@@ -42,14 +46,45 @@ impl Form {
 pub fn decode(bytes: &[u8], form: Form) -> Result<Vec<u8>> {
     // Decoders meet whatever lies in a folder. A fault of theirs costs one image and not the run.
     let made = catch_unwind(|| {
-        let (image, orientation) = read(bytes)?;
-        square(image, orientation, form)
+        let mut kept = KEPT.take();
+        let made = read(bytes, mem::take(&mut kept.pixels)).and_then(|image| square(image, &mut kept, form));
+        KEPT.set(kept);
+        made
     });
     made.unwrap_or_else(|_| Err(Error::failed("cannot be decoded: the decoder failed")))
 }
 
-/// The image in a file as it is stored, and how it is to be turned.
-fn read(bytes: &[u8]) -> Result<(DynamicImage, Orientation)> {
+/// Bytes as values from 0 to 1.
+pub fn to_values(bytes: &[u8], values: &mut [f32]) {
+    for (value, &byte) in values.iter_mut().zip(bytes) {
+        *value = f32::from(byte) / 255.0;
+    }
+}
+
+thread_local! {
+    static KEPT: Cell<Kept> = Cell::default();
+}
+
+/// What a thread keeps: fresh memory for every image costs a tenth of its time.
+#[derive(Default)]
+struct Kept {
+    pixels: Vec<u8>,
+    square: Vec<u8>,
+    resizer: Resizer,
+}
+
+/// An image as it is stored in its file.
+struct Stored {
+    width: u32,
+    height: u32,
+    /// Of one value each or of three.
+    pixels: Vec<u8>,
+    kind: PixelType,
+    orientation: Orientation,
+}
+
+/// The image in a file, in this memory if it fits.
+fn read(bytes: &[u8], mut pixels: Vec<u8>) -> Result<Stored> {
     if bytes.is_empty() {
         return Err(Error::failed("is empty"));
     }
@@ -66,13 +101,26 @@ fn read(bytes: &[u8]) -> Result<(DynamicImage, Orientation)> {
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(undecodable)?;
     let (width, height) = decoder.dimensions();
-    let pixels = u64::from(width) * u64::from(height);
-    if !(1..=MOST_PIXELS).contains(&pixels) {
+    let count = u64::from(width) * u64::from(height);
+    if !(1..=MOST_PIXELS).contains(&count) {
         let problem = format!("has {width} x {height} pixels, and 1 to {MOST_PIXELS} are allowed");
         return Err(Error::failed(problem));
     }
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    Ok((DynamicImage::from_decoder(decoder).map_err(undecodable)?, orientation))
+    let kind = match decoder.color_type() {
+        ColorType::L8 | ColorType::La8 | ColorType::L16 | ColorType::La16 => PixelType::U8,
+        _ => PixelType::U8x3,
+    };
+    if let ColorType::L8 | ColorType::Rgb8 = decoder.color_type() {
+        // Zeros, for a decoder may leave out what is damaged, and what was there is of another image.
+        pixels.clear();
+        pixels.resize(decoder.total_bytes() as usize, 0);
+        decoder.read_image(&mut pixels).map_err(undecodable)?;
+    } else {
+        let image = DynamicImage::from_decoder(decoder).map_err(undecodable)?;
+        pixels = if kind == PixelType::U8 { image.into_luma8().into_raw() } else { image.into_rgb8().into_raw() };
+    }
+    Ok(Stored { width, height, pixels, kind, orientation })
 }
 
 fn undecodable(error: ImageError) -> Error {
@@ -107,27 +155,25 @@ fn is_cut_off(bytes: &[u8]) -> bool {
     }
 }
 
-fn square(image: DynamicImage, orientation: Orientation, form: Form) -> Result<Vec<u8>> {
-    let (width, height) = (image.width(), image.height());
-    // Two of the forms that decoders give need no copy.
-    let (pixels, kind) = match image {
-        DynamicImage::ImageLuma8(grey) => (grey.into_raw(), PixelType::U8),
-        DynamicImage::ImageLuma16(_) | DynamicImage::ImageLumaA8(_) | DynamicImage::ImageLumaA16(_) => {
-            (image.into_luma8().into_raw(), PixelType::U8)
-        }
-        image => (image.into_rgb8().into_raw(), PixelType::U8x3),
-    };
+fn square(image: Stored, kept: &mut Kept, form: Form) -> Result<Vec<u8>> {
+    let Stored { width, height, pixels, kind, orientation } = image;
     let failed = |error: &dyn std::fmt::Display| Error::failed(format!("cannot be resized: {error}"));
     let from = ImageRef::new(width, height, &pixels, kind).map_err(|error| failed(&error))?;
-    let side = form.side as u32;
-    let mut to = Image::new(side, side, kind);
+    let (side, found) = (form.side as u32, kind.size());
+    kept.square.resize(form.side * form.side * found, 0);
+    let mut to = Image::from_slice_u8(side, side, &mut kept.square, kind).map_err(|error| failed(&error))?;
     // Cutting the middle of the file's image and resizing that is the same as the other way round, and less work.
     let options = ResizeOptions::new()
         .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
         .fit_into_destination(Some((0.5, 0.5)));
-    Resizer::new().resize(&from, &mut to, &options).map_err(|error| failed(&error))?;
-    let found = if kind == PixelType::U8 { 1 } else { 3 };
-    Ok(upright(planes(to.buffer(), found, form.channels), form.side, orientation))
+    kept.resizer.resize(&from, &mut to, &options).map_err(|error| failed(&error))?;
+    let square = upright(planes(&kept.square, found, form.channels), form.side, orientation);
+    if pixels.capacity().max(kept.resizer.size_of_internal_buffers()) <= MOST_KEPT {
+        kept.pixels = pixels;
+    } else {
+        *kept = Kept::default();
+    }
+    Ok(square)
 }
 
 /// Pixels of `found` values each, one after the other, as `wanted` planes.
@@ -139,8 +185,20 @@ fn planes(pixels: &[u8], found: usize, wanted: usize) -> Vec<u8> {
     match (found, wanted) {
         (1, _) => pixels.repeat(wanted),
         (_, 1) => pixels.chunks_exact(3).map(grey).collect(),
-        _ => (0..3).flat_map(|channel| pixels.iter().skip(channel).step_by(3).copied()).collect(),
+        _ => apart(pixels),
     }
+}
+
+/// Red, green and blue, one after the other, as a plane of each.
+fn apart(pixels: &[u8]) -> Vec<u8> {
+    let count = pixels.len() / 3;
+    let mut planes = vec![0; 3 * count];
+    let (red, others) = planes.split_at_mut(count);
+    let (green, blue) = others.split_at_mut(count);
+    for (((pixel, red), green), blue) in pixels.chunks_exact(3).zip(red).zip(green).zip(blue) {
+        (*red, *green, *blue) = (pixel[0], pixel[1], pixel[2]);
+    }
+    planes
 }
 
 /// Turns square planes as an orientation has it, which may be done last since the centre of an image stays its centre.

@@ -12,7 +12,7 @@ pub mod listing;
 
 use super::source::{Source, Subset};
 use crate::error::{Error, Result};
-use decode::{Form, decode};
+use decode::{Form, decode, to_values};
 use listing::Listing;
 use std::fs::File;
 use std::io::Read;
@@ -78,9 +78,7 @@ impl Source for ImageFolder {
         let path = self.listing.path(index);
         let image = read_file(&path).and_then(|bytes| decode(&bytes, self.form));
         let image = image.map_err(|error| error.within(path.display()))?;
-        for (pixel, byte) in pixels.iter_mut().zip(image) {
-            *pixel = f32::from(byte) / 255.0;
-        }
+        to_values(&image, pixels);
         Ok(i64::from(self.listing.files[index].class))
     }
 }
