@@ -30,15 +30,16 @@ impl Row {
     }
 }
 
-/// What the loader is asked for besides the images, from nothing to everything.
+/// What the loader is asked for besides the images, from nothing to everything: the changes of a recipe, or some if it has none.
 pub fn variants(masks: &[MaskSpec], prepared: &Preparation) -> Vec<(&'static str, Vec<MaskSpec>, Preparation)> {
     let plain = Preparation { augmentation: Augmentation::default(), ..prepared.clone() };
     let mut all = vec![("images", Vec::new(), plain.clone())];
     if !masks.is_empty() {
         all.push(("images, dropout masks", masks.to_vec(), plain.clone()));
     }
-    let changed = Preparation { augmentation: Augmentation { flip: true, crop: 2 }, ..plain };
-    all.push(("images, dropout masks, flip and crop", masks.to_vec(), changed));
+    let recipe = prepared.augmentation;
+    let augmentation = if recipe == Augmentation::default() { Augmentation { flip: true, crop: 2 } } else { recipe };
+    all.push(("images, dropout masks, random changes", masks.to_vec(), Preparation { augmentation, ..plain }));
     all
 }
 

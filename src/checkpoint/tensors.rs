@@ -243,8 +243,11 @@ pub(super) fn kind_of(dtype: Dtype) -> Option<Kind> {
     }
 }
 
-/// The header of a file of so many bytes, and where the values begin.
-fn header(file: &File, bytes: u64) -> io::Result<(Metadata, u64)> {
+/// The header of a file of so many bytes in the format safetensors, and where the values begin.
+///
+/// # Errors
+/// It cannot be read, or is of no whole file.
+pub(crate) fn header(file: &File, bytes: u64) -> io::Result<(Metadata, u64)> {
     let invalid = |problem: &str| io::Error::new(io::ErrorKind::InvalidData, problem);
     let mut length = [0; LENGTH];
     file.read_exact_at(&mut length, 0)?;

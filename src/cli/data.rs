@@ -3,17 +3,23 @@
 use super::options::{What, Where, set};
 use crate::data::images::files;
 use crate::data::prepare::statistics::Statistics;
-use crate::data::{Source, Subset};
+use crate::data::{Source, Subset, pack};
 use crate::engine::data_sets;
 use crate::engine::job::model_of;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::events::StopReason;
+use crate::launch::control::Control;
 use crate::recipe::Recipe;
+use crate::recipe::duration::show_bytes;
 use crate::report::console;
 use crate::report::line::Line;
 use crate::report::table::{commas, table, text};
 use clap::{Args, Subcommand};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// The most images that are named because they are not in a pack.
+const MOST_NAMED: usize = 100;
 
 /// Arguments of `mpt data`.
 #[derive(Debug, Args)]
@@ -53,6 +59,20 @@ enum Task {
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
+    /// The images of a data set, decoded, in one file: train on it with --set data.source=pack --data-dir FILE
+    ///
+    /// Of the recipe's training and test set, as their images are stored (data.side), before anything is done to them at random.
+    /// Images that cannot be read are named and left out. The file has the format safetensors.
+    Pack {
+        #[command(flatten)]
+        what: What,
+        /// The folder of the data set's files
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<String>,
+        /// The file to write
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
 }
 
 impl Data {
@@ -71,6 +91,7 @@ impl Data {
                 found.write(&out)?;
                 console::results(&shown(&found))?;
                 console::say(&format!("written: {}; use it with --set data.statistics=FILE", out.display()));
+                Ok(0)
             }
             Task::Files { what, data_dir, quality, out } => {
                 let recipe = recipe(&what, data_dir.as_ref())?;
@@ -79,10 +100,43 @@ impl Data {
                     console::say(&format!("writing {} images to {}", commas(source.len() as u64), folder.display()));
                     files::write(source.as_ref(), &folder, quality)?;
                 }
+                Ok(0)
             }
+            Task::Pack { what, data_dir, out } => pack(&recipe(&what, data_dir.as_ref())?, &out),
         }
-        Ok(0)
     }
+}
+
+/// Packs the data set of a recipe. A signal ends it after a few images, and leaves nothing.
+fn pack(recipe: &Recipe, out: &Path) -> Result<u8> {
+    let control = Control::default();
+    control.catch_signals()?;
+    let [train, test] = [opened(recipe, Subset::Train)?, opened(recipe, Subset::Test)?];
+    let names = data_sets::class_names(&recipe.data)?;
+    let (all, mut told) = (train.len() + test.len(), 0);
+    console::say(&format!("packing {} images", commas(all as u64)));
+    let packed = pack::write::write(out, [train.as_ref(), test.as_ref()], &names, &mut |read| {
+        if 10 * read / all > told {
+            told = 10 * read / all;
+            console::say(&format!("{} of {}", commas(read as u64), commas(all as u64)));
+        }
+        control.wish().map_or(Ok(()), |_| Err(Error::failed("a signal ended it")))
+    });
+    let packed = match (packed, control.wish()) {
+        (Err(error), Some(StopReason::Signal(signal))) => {
+            console::say(&format!("{error}; nothing is left of it"));
+            return Ok((128 + signal) as u8);
+        }
+        (packed, _) => packed?,
+    };
+    packed.left_out.iter().take(MOST_NAMED).for_each(|problem| console::say(left_out(problem)));
+    if packed.left_out.len() > MOST_NAMED {
+        console::warn(format!("{} more images were left out", packed.left_out.len() - MOST_NAMED));
+    }
+    let [train, test] = packed.counts.map(|count| commas(count as u64));
+    let size = show_bytes(packed.bytes);
+    console::results(&format!("{train} training and {test} test images, {size}: {}\n", out.display()))?;
+    Ok(0)
 }
 
 fn recipe(what: &What, data_dir: Option<&String>) -> Result<Recipe> {

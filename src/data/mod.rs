@@ -3,6 +3,8 @@
 //! * [`source`] what a data set is: examples read by index
 //! * [`idx`] the files of MNIST and Fashion-MNIST ([`idx_file`]: one such file)
 //! * [`images`] folders of JPEG and PNG files
+//! * [`shards`] tar archives of such files
+//! * [`pack`] decoded images in one file
 //! * [`synthetic`] examples that need no files
 //! * [`limited`] the first examples of a data set
 //! * [`augment`] random changes to training images
@@ -10,12 +12,14 @@
 //! * [`batch`] a rank's share of a global batch, with its dropout masks
 //! * [`loader`] the threads that make batches ahead of the ranks ([`outlet`]: where it leaves them)
 //! * [`shared`] one loader for all ranks of a host
+//! * [`cores`] work on all cores at once
 //!
 //! Every random choice is keyed by what it is for (see [`crate::random`]), so what a batch holds depends on the seed,
 //! the epoch and the step, and never on how many ranks share it.
 
 pub mod augment;
 pub mod batch;
+pub mod cores;
 pub mod counts;
 pub mod idx;
 pub mod idx_file;
@@ -23,7 +27,9 @@ pub mod images;
 pub mod limited;
 pub mod loader;
 pub mod outlet;
+pub mod pack;
 pub mod prepare;
+pub mod shards;
 pub mod shared;
 pub mod source;
 pub mod synthetic;
@@ -35,7 +41,9 @@ pub use idx::IdxDataset;
 pub use images::ImageFolder;
 pub use limited::Limited;
 pub use loader::{Delivery, LoaderOptions, Order, start};
+pub use pack::Pack;
 pub use prepare::Preparation;
+pub use shards::Shards;
 pub use shared::Supply;
 pub use source::{Source, Subset};
 pub use synthetic::{Noise, Synthetic};

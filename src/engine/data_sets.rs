@@ -3,7 +3,9 @@
 use crate::data::images::decode::Form;
 use crate::data::prepare::statistics::Statistics;
 use crate::data::prepare::{Preparation, Views};
-use crate::data::{Augmentation, IdxDataset, ImageFolder, Limited, Noise, Source, Subset, Synthetic};
+use crate::data::{
+    Augmentation, IdxDataset, ImageFolder, Limited, Noise, Pack, Shards, Source, Subset, Synthetic, images, shards,
+};
 use crate::error::{Error, Result};
 use crate::model::{Model, Shape};
 use crate::plan::Plan;
@@ -25,13 +27,21 @@ pub fn data_cache() -> PathBuf {
     cache.unwrap_or_default().join("mpt").join("data")
 }
 
-/// The folder of the image files.
+/// Where the files of a data set are that has no place of its own.
 ///
 /// # Errors
-/// The recipe does not name it.
-pub fn image_folder(data: &DataSettings) -> Result<&Path> {
+/// The recipe does not say.
+pub fn files_of(data: &DataSettings) -> Result<&Path> {
     match data.dir.as_str() {
-        "" => Err(Error::usage("data.source is images, so say in which folder they are: --data-dir DIR")),
+        "" => {
+            let name = data.source.name();
+            let what = if data.source == SourceKind::Pack {
+                "which it is: --data-dir FILE"
+            } else {
+                "in which folder they are: --data-dir DIR"
+            };
+            Err(Error::usage(format!("data.source is {name}, so say {what}")))
+        }
         dir => Ok(Path::new(dir)),
     }
 }
@@ -60,7 +70,24 @@ pub fn open(recipe: &Recipe, model: &Model, subset: Subset) -> Result<Arc<dyn So
         SourceKind::Idx => files(PathBuf::new()),
         SourceKind::Images => {
             let form = image_form(data, model.input)?;
-            Ok(Arc::new(ImageFolder::open(image_folder(data)?, subset, wanted, form)?))
+            Ok(Arc::new(ImageFolder::open(files_of(data)?, subset, wanted, form)?))
+        }
+        SourceKind::Shards => {
+            let form = image_form(data, model.input)?;
+            Ok(Arc::new(Shards::open(files_of(data)?, subset, wanted, form)?))
+        }
+        SourceKind::Pack => {
+            let path = files_of(data)?;
+            let pack = Pack::open(path, subset, wanted)?;
+            let [_, height, width] = pack.shape();
+            if data.side != 0 && height.min(width) != data.side {
+                return Err(Error::usage(format!(
+                    "data.side is {}, and {} holds images of {height} x {width}: leave data.side out, or pack again",
+                    data.side,
+                    path.display()
+                )));
+            }
+            Ok(Arc::new(pack))
         }
         SourceKind::Synthetic => Ok(Arc::new(Synthetic::new(*seed, length, data.image, data.classes, subset)?)),
         SourceKind::Noise => Ok(Arc::new(Noise::new(*seed, length, data.image, data.classes)?)),
@@ -72,7 +99,8 @@ fn image_form(data: &DataSettings, input: Shape) -> Result<Form> {
     let channels = input.channels;
     if ![1, 3].contains(&channels) {
         return Err(Error::usage(format!(
-            "data.source is images, which have 1 channel or 3, but the model reads {channels}; see model.input"
+            "data.source is {}, which have 1 channel or 3, but the model reads {channels}; see model.input",
+            data.source.name()
         )));
     }
     let (height, width) = input.pixels.unwrap_or((1, 1));
@@ -189,4 +217,16 @@ fn statistics(data: &DataSettings, source: &dyn Source) -> Result<Statistics> {
         )));
     }
     Ok(found)
+}
+
+/// The names of the classes of the data set that a recipe names; none where they are not known.
+///
+/// # Errors
+/// It cannot be read.
+pub fn class_names(data: &DataSettings) -> Result<Vec<String>> {
+    match data.source {
+        SourceKind::Images => images::listing::class_names(files_of(data)?),
+        SourceKind::Shards => Ok(shards::class_names(files_of(data)?)?.unwrap_or_default()),
+        _ => Ok(Vec::new()),
+    }
 }

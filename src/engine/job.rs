@@ -8,7 +8,7 @@ use super::worker::Assignment;
 use crate::checkpoint::{Position, TensorFile, WeightFile};
 use crate::data::images::listing::class_names;
 use crate::data::prepare::Views;
-use crate::data::{Source, Subset};
+use crate::data::{Source, Subset, pack, shards};
 use crate::error::{Error, Result};
 use crate::launch::control::Control;
 use crate::model::names::Naming;
@@ -172,7 +172,9 @@ pub fn model_of(recipe: &Recipe) -> Result<Model> {
     let mut edits = recipe.model.edits.clone();
     if recipe.model.classes_of_data {
         edits.classes = Some(match recipe.data.source {
-            SourceKind::Images => class_names(data_sets::image_folder(&recipe.data)?)?.len(),
+            SourceKind::Images => class_names(data_sets::files_of(&recipe.data)?)?.len(),
+            SourceKind::Pack => pack::classes(data_sets::files_of(&recipe.data)?)?,
+            SourceKind::Shards => shards::classes(data_sets::files_of(&recipe.data)?)?,
             SourceKind::Synthetic | SourceKind::Noise => recipe.data.classes,
             SourceKind::FashionMnist | SourceKind::Idx => {
                 let name = recipe.data.source.name();

@@ -108,7 +108,15 @@ fn read_model(keys: &mut Keys) -> Result<ModelSettings> {
 }
 
 fn read_data(keys: &mut Keys) -> Result<DataSettings> {
-    let all = [SourceKind::FashionMnist, SourceKind::Idx, SourceKind::Images, SourceKind::Synthetic, SourceKind::Noise];
+    let all = [
+        SourceKind::FashionMnist,
+        SourceKind::Idx,
+        SourceKind::Images,
+        SourceKind::Shards,
+        SourceKind::Pack,
+        SourceKind::Synthetic,
+        SourceKind::Noise,
+    ];
     let source = one_of("data source", &keys.required::<String>("source")?, all, SourceKind::name)
         .map_err(|error| error.within(keys.context()))?;
     let means = [Mean::Nothing, Mean::Channels, Mean::Image];

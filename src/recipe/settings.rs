@@ -122,6 +122,10 @@ pub enum SourceKind {
     Idx,
     /// Folders of image files, one for each class.
     Images,
+    /// Tar archives of image files and labels.
+    Shards,
+    /// A file of decoded images.
+    Pack,
     /// Learnable images that are computed, without any file.
     Synthetic,
     /// Random pixels and labels, for comparing runs.
@@ -272,7 +276,7 @@ pub struct MetricsSettings {
 impl SourceKind {
     /// Whether what the network reads is cut out of larger images, and these are not made smaller.
     pub fn is_cut(self) -> bool {
-        self == Self::Images
+        matches!(self, Self::Images | Self::Shards | Self::Pack)
     }
 
     /// The name in recipes.
@@ -281,6 +285,8 @@ impl SourceKind {
             Self::FashionMnist => "fashion-mnist",
             Self::Idx => "idx",
             Self::Images => "images",
+            Self::Shards => "shards",
+            Self::Pack => "pack",
             Self::Synthetic => "synthetic",
             Self::Noise => "noise",
         }

@@ -22,13 +22,15 @@ static METER: Meter = Meter;
 /// Far longer than one execution takes: a reader that does not come to an end fails.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Mutations of each reader's seeds: few, and many. Those that train for each take longer.
-const EXECUTIONS: [(&str, u64, u64); 7] = [
+const EXECUTIONS: [(&str, u64, u64); 9] = [
     ("state", 200, 4_000),
     ("tensors", 200, 4_000),
     ("folder", 20, 400),
     ("recipe", 400, 10_000),
     ("model", 200, 5_000),
     ("idx", 1_000, 20_000),
+    ("archive", 500, 10_000),
+    ("pack", 500, 10_000),
     ("http", 200, 4_000),
 ];
 
@@ -86,7 +88,7 @@ macro_rules! few {
     )* };
 }
 
-few!(state tensors folder recipe model idx http);
+few!(state tensors folder recipe model idx archive pack http);
 
 /// Every reader with many mutations, one after the other.
 #[test]

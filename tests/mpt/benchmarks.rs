@@ -128,7 +128,7 @@ fn the_loader_hands_out_every_image() {
     let measured = json(&[&["loader"], &computed[..]].concat());
     let rows = measured["rows"].as_array().unwrap();
     let what: Vec<&str> = rows.iter().map(|row| row["what"].as_str().unwrap()).collect();
-    assert_eq!(what, ["images", "images, dropout masks", "images, dropout masks, flip and crop"]);
+    assert_eq!(what, ["images", "images, dropout masks", "images, dropout masks, random changes"]);
     assert!(rows.iter().all(|row| row["images"] == 300 && number(row, "images_per_second_and_core") > 0.0));
 }
 

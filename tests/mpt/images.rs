@@ -255,3 +255,92 @@ fn without_a_folder_or_with_a_model_of_other_images_a_sentence_says_what_to_do()
         "mpt: model.classes is data, but idx does not tell its classes before it is read; use --set model.classes=N";
     assert_eq!(refusal(&["--set", "data.source=idx", "--set", "model.classes=data"]), expected);
 }
+
+/// What a run on the same images from another source gives: equal to the last bit.
+fn the_same_is_learned(from: &Path, more: &[&str]) {
+    let dir = whole_folder();
+    let law = ["train.steps=6", "train.epochs=1", "train.precision=fp32", "data.side=20", "data.flip=true"];
+    let (folder, outcomes, unread) = trained(&recipe(dir.path(), &law));
+    assert!(unread.is_empty() && folder.last.unwrap().test.is_some());
+    let more: Vec<&str> = law.iter().chain(more).copied().collect();
+    let (other, same, _) = trained(&recipe(from, &more));
+    assert_eq!(same, outcomes);
+    assert_eq!(other.last.unwrap().test, folder.last.unwrap().test);
+}
+
+/// The folder without what is damaged.
+fn whole_folder() -> TempDir {
+    let dir = folder();
+    for name in ["train/low/03.png", "train/right/04.jpg", "train/left/05.png"] {
+        fs::remove_file(dir.path().join(name)).unwrap();
+    }
+    dir
+}
+
+#[test]
+fn archives_of_the_same_images_are_learned_to_the_same_bits() {
+    let (dir, shards) = (whole_folder(), tempfile::tempdir().unwrap());
+    for subset in ["train", "val"] {
+        fs::create_dir(shards.path().join(subset)).unwrap();
+        // An archive a class, so that the order is the folder's.
+        for (class, name) in ["left", "low", "right"].into_iter().enumerate() {
+            let file = fs::File::create(shards.path().join(subset).join(format!("{class:05}.tar"))).unwrap();
+            let mut archive = tar::Builder::new(file);
+            let folder = dir.path().join(subset).join(name);
+            let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+            files.sort_unstable();
+            for file in files {
+                let base = file.file_name().unwrap();
+                archive.append_path_with_name(&file, base).unwrap();
+                let label = class.to_string();
+                let mut header = tar::Header::new_gnu();
+                header.set_size(label.len() as u64);
+                let key = Path::new(base).with_extension("cls");
+                archive.append_data(&mut header, key, label.as_bytes()).unwrap();
+            }
+            archive.finish().unwrap();
+        }
+    }
+    the_same_is_learned(shards.path(), &["data.source=shards"]);
+}
+
+#[test]
+fn a_pack_of_the_same_images_is_learned_to_the_same_bits() {
+    let dir = whole_folder();
+    let pack = dir.path().join("images.pack");
+    let packs = |more: &[&str]| {
+        let settings = settings(dir.path());
+        let settings = settings.iter().map(String::as_str).chain(more.iter().copied());
+        let arguments: Vec<&str> = ["data", "pack", "--recipe", "quick", "--out", text(&pack)]
+            .into_iter()
+            .chain(settings.flat_map(|assignment| ["--set", assignment]))
+            .collect();
+        output(&arguments)
+    };
+    let done = packs(&["data.side=20"]);
+    assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+    assert!(stdout(&done).starts_with("117 training and 27 test images, "), "{}", stdout(&done));
+    the_same_is_learned(&pack, &["data.source=pack", "data.side=0"]);
+    let refused = output(&[
+        "train",
+        "--recipe",
+        "quick",
+        "--set",
+        "data.source=pack",
+        "--data-dir",
+        text(&pack),
+        "--set",
+        "data.side=24",
+    ]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(
+        stderr(&refused).contains("holds images of 20 x 20: leave data.side out, or pack again"),
+        "{}",
+        stderr(&refused)
+    );
+    fs::write(dir.path().join("train/low/07.png"), b"this is no image").unwrap();
+    let done = packs(&["data.side=20"]);
+    assert!(stdout(&done).starts_with("116 training and 27 test images, "), "{}", stdout(&done));
+    let named = format!("left out: {}/train/low/07.png: is neither a JPEG nor a PNG image", dir.path().display());
+    assert!(stderr(&done).contains(&named), "{}", stderr(&done));
+}

@@ -1,15 +1,13 @@
 //! Which image files a folder holds. The classes are the folders in its `train`, in the order of their names; the examples
 //! of a class are the files in its folder and in folders below, in the order of their paths.
 
+use crate::data::cores::on_all_cores;
 use crate::data::source::Subset;
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::fs::{self, DirEntry};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 /// What image files are called, in capitals or not. What is in them decides how they are read.
 const ENDINGS: [&str; 3] = ["jpg", "jpeg", "png"];
@@ -55,20 +53,22 @@ impl Listing {
     /// A usage error where a folder is missing or cannot be read, a class has no file or is one that is not trained on.
     pub fn of(dir: &Path, subset: Subset) -> Result<Self> {
         let classes = class_names(dir)?;
-        let folder = folder_of(dir, subset)?;
+        let folder = folder_of(dir, subset, LAYOUT)?;
         let names = match subset {
             Subset::Train => classes.clone(),
             Subset::Test => folders_in(&folder)?,
         };
         if let Some(unknown) = names.iter().find(|name| classes.binary_search(name).is_err()) {
-            let train = folder_of(dir, Subset::Train)?;
+            let train = folder_of(dir, Subset::Train, LAYOUT)?;
             return Err(Error::usage(format!(
                 "{} is the folder of a class that is not trained on: {} has none of that name",
                 folder.join(unknown).display(),
                 train.display()
             )));
         }
-        let found = searched(&folder, &names)?;
+        // By all cores: on most disks each answer takes its time.
+        let found = on_all_cores(names.len(), |at| searched_class(&folder, &names[at]));
+        let found = found.into_iter().collect::<Result<Vec<_>>>()?;
         let mut listing = Self { folder, classes, files: Vec::new(), left_out: Vec::new() };
         let mut others: BTreeMap<String, usize> = BTreeMap::new();
         for (name, found) in names.iter().zip(found) {
@@ -101,15 +101,7 @@ impl Listing {
 
     /// Keeps so many files, evenly spread over all, so that each class keeps its share; 0 keeps all.
     pub fn thin_out(&mut self, wanted: usize) {
-        let count = self.files.len();
-        if (1..count).contains(&wanted) {
-            let mut index = 0;
-            self.files.retain(|_| {
-                index += 1;
-                // The k-th of those that are kept is the first at or after k count / wanted.
-                (index - 1) * wanted % count < wanted
-            });
-        }
+        thin_out(&mut self.files, wanted);
     }
 
     /// Adds what the listing says to a checksum.
@@ -124,22 +116,42 @@ impl Listing {
     }
 }
 
+/// Keeps so many examples, evenly spread over all; 0 keeps all.
+pub fn thin_out<T>(examples: &mut Vec<T>, wanted: usize) {
+    let count = examples.len();
+    if (1..count).contains(&wanted) {
+        let mut index = 0;
+        examples.retain(|_| {
+            index += 1;
+            // The k-th of those that are kept is the first at or after k count / wanted.
+            (index - 1) * wanted % count < wanted
+        });
+    }
+}
+
 /// The names of the classes that a folder of images has: of the folders in its `train`.
 ///
 /// # Errors
 /// A usage error where there are none.
 pub fn class_names(dir: &Path) -> Result<Vec<String>> {
-    let folder = folder_of(dir, Subset::Train)?;
+    let folder = folder_of(dir, Subset::Train, LAYOUT)?;
     let names = folders_in(&folder)?;
     if names.is_empty() {
-        return Err(Error::usage(format!("{} holds no folders of classes: {LAYOUT}", folder.display())));
+        let archives =
+            entries(&folder)?.iter().any(|entry| entry.path().extension().is_some_and(|ending| ending == "tar"));
+        let hint = if archives { "; for its tar archives, use --set data.source=shards" } else { "" };
+        return Err(Error::usage(format!("{} holds no folders of classes: {LAYOUT}{hint}", folder.display())));
     }
     Ok(names)
 }
 
 const LAYOUT: &str = "a folder of images holds train/CLASS/NAME.jpg and val/CLASS/NAME.jpg (or test in place of val)";
 
-fn folder_of(dir: &Path, subset: Subset) -> Result<PathBuf> {
+/// The folder of a subset; `layout` says what should be in `dir`.
+///
+/// # Errors
+/// A usage error where there is none.
+pub fn folder_of(dir: &Path, subset: Subset, layout: &str) -> Result<PathBuf> {
     let names: &[&str] = match subset {
         Subset::Train => &["train"],
         Subset::Test => &["val", "test"],
@@ -148,7 +160,7 @@ fn folder_of(dir: &Path, subset: Subset) -> Result<PathBuf> {
     found.ok_or_else(|| {
         let absent = if dir.exists() { "" } else { ", which does not exist" };
         let names = names.join(" or ");
-        Error::usage(format!("there is no folder {names} in {}{absent}; {LAYOUT}", dir.display()))
+        Error::usage(format!("there is no folder {names} in {}{absent}; {layout}", dir.display()))
     })
 }
 
@@ -170,36 +182,20 @@ fn folders_in(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn entries(folder: &Path) -> Result<Vec<DirEntry>> {
+/// What is in a folder.
+///
+/// # Errors
+/// A usage error where it cannot be read.
+pub fn entries(folder: &Path) -> Result<Vec<DirEntry>> {
     fs::read_dir(folder).and_then(Iterator::collect).map_err(|error| unreadable(folder, &error))
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Error {
+/// The error for a folder or a file that cannot be read.
+pub fn unreadable(path: &Path, error: &io::Error) -> Error {
     Error::usage(format!(
         "cannot read {}: {error}; make it readable or name another folder with --data-dir",
         path.display()
     ))
-}
-
-/// What is in the folders of these names, searched by all cores: on most disks each answer takes its time.
-fn searched(folder: &Path, names: &[String]) -> Result<Vec<Found>> {
-    let (next, done) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
-    let search = || {
-        while let Some((at, name)) =
-            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, names.get(at)?)))
-        {
-            let found = searched_class(folder, name);
-            done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(at, found);
-        }
-    };
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(names.len());
-    thread::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(search);
-        }
-        search();
-    });
-    done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).into_values().collect()
 }
 
 fn searched_class(folder: &Path, name: &str) -> Result<Found> {

@@ -2,12 +2,14 @@
 //! what must hold of any input: no panic, memory in proportion to the input, nothing outside of the run's folder, and either
 //! something sound or one sentence. `tests/hostile` calls them with mutations of the seeds, cargo-fuzz with what it finds.
 
+pub mod archive;
 pub mod checkpoint;
 pub mod folder;
 pub mod http;
 pub mod idx;
 pub mod meter;
 pub mod model;
+pub mod pack;
 pub mod recipe;
 pub mod training;
 
@@ -29,8 +31,17 @@ pub struct Entry {
 }
 
 /// Every reader.
-pub const ALL: [Entry; 7] =
-    [checkpoint::STATE, checkpoint::TENSORS, folder::FOLDER, recipe::RECIPE, model::MODEL, idx::IDX, http::HTTP];
+pub const ALL: [Entry; 9] = [
+    checkpoint::STATE,
+    checkpoint::TENSORS,
+    folder::FOLDER,
+    recipe::RECIPE,
+    model::MODEL,
+    idx::IDX,
+    archive::ARCHIVE,
+    pack::PACK,
+    http::HTTP,
+];
 
 /// Bytes that a reader may take whatever it reads.
 const FREE: usize = 32 << 20;
