@@ -51,6 +51,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--rounds", type=positive, default=ROUNDS, help="how often each runs (default: %(default)s)")
     add("--images", type=positive, default=IMAGES, help="files of an epoch (default: %(default)s)")
+    add("--make", type=Path, metavar="DIR", help="only make the files, in this new folder: to train on")
     add("--json", type=Path, metavar="FILE", help="write down every run")
     add("--mpt", type=Path, metavar="FILE", help="the mpt to run, as it is (default: this repository's)")
     add("--quick", action="store_true", help="one short round, to see that everything runs")
@@ -63,6 +64,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def compare(options: argparse.Namespace, places: Places, console: Console, children: Children) -> int:
     """All of it; the exit code says whether everything could be measured, not which goals were met."""
     python = prepare(TORCHVISION, places, console, children)
+    if options.make:
+        if options.make.exists():
+            raise SetupError(f"--make: {options.make} is there already; name a new folder")
+        console.say(f"mpt: {photographs(python, options.make, options.images)['files']} files in {options.make}")
+        return 0
     if not options.mpt:
         sequence.set_up(places, False, console, children)
     elif not os.access(options.mpt, os.X_OK):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""JPEG files like ImageNet's: of its usual size, of as many bytes, in class folders.
+"""JPEG files like ImageNet's: of its usual size, of as many bytes, in a folder for each photograph that they are pieces of.
 
 ImageNet itself may not be passed on. These are made from the colour photographs that scikit-image and scikit-learn bring:
 pieces of them at random, half of them mirrored, brighter or darker, with a grain that makes up for the detail that a
@@ -22,16 +22,16 @@ SHIPPED = {
     "sklearn": [f"datasets/images/{name}" for name in ("china.jpg", "flower.jpg")],
 }
 SIDES = 500, 375  # a third of the files stand upright
-CLASSES = 10
+TESTED = 8  # one in so many is a test image besides
 GRAIN = 11.0  # standard deviation, of 255
 
 
-def shipped() -> list[Image.Image]:
-    """The photographs."""
-    found = []
+def shipped() -> dict[str, Image.Image]:
+    """The photographs by their names."""
+    found = {}
     for package, names in SHIPPED.items():
         (folder,) = find_spec(package).submodule_search_locations
-        found += [Image.open(Path(folder) / name).convert("RGB") for name in names]
+        found.update({Path(name).stem: Image.open(Path(folder) / name).convert("RGB") for name in names})
     return found
 
 
@@ -55,17 +55,19 @@ def main() -> None:
     flags.add_argument("folder", type=Path)
     arguments = flags.parse_args()
     draws, photographs, size = numpy.random.default_rng(1), shipped(), 0
+    names, made = list(photographs), 0
     # The names of folders and files are such that every reader of class folders lists them alike.
-    for subset, count in (("train", arguments.count), ("val", CLASSES)):
+    for subset, count in (("train", arguments.count), ("val", max(arguments.count // TESTED, len(names)))):
         for number in range(count):
-            folder = arguments.folder / subset / f"class-{number % CLASSES}"
+            name = names[number % len(names)]
+            folder = arguments.folder / subset / name
             folder.mkdir(parents=True, exist_ok=True)
             width, height = SIDES if number % 3 else SIDES[::-1]
-            made = piece(photographs[draws.integers(len(photographs))], draws, width, height)
+            cut = piece(photographs[name], draws, width, height)
             file = folder / f"{number:05}.jpg"
-            made.save(file, quality=int(draws.integers(90, 96)))
-            size += file.stat().st_size
-    print(json.dumps({"files": arguments.count + CLASSES, "mean_bytes": size / (arguments.count + CLASSES)}))
+            cut.save(file, quality=int(draws.integers(90, 96)))
+            size, made = size + file.stat().st_size, made + 1
+    print(json.dumps({"files": made, "mean_bytes": size / made}))
 
 
 if __name__ == "__main__":

@@ -95,6 +95,19 @@ class CommandTest(ScratchTest):
         self.assertIn("a worker failed and is left out from there on: exit code 1: no worker can be had", said.getvalue())
         self.assertRegex(said.getvalue(), r"torchvision, as installed \(Pillow\) +1 .* 1.60\n")
 
+    def test_files_alone_are_made_in_a_new_folder(self) -> None:
+        pretender = self.scratch / "pretender"
+        pretender.write_text(PRETENDER)
+        pretender.chmod(0o755)
+        self.enter(mock.patch.object(command, "prepare", lambda *_: pretender))
+        said = self.enter(contextlib.redirect_stderr(io.StringIO()))
+        made = self.scratch / "made"
+        self.assertEqual(command.main([f"--make={made}", "--images=16"], self.scratch), 0)
+        self.assertIn(f"mpt: 18 files in {made}", said.getvalue())
+        made.mkdir()
+        self.assertNotEqual(command.main([f"--make={made}"], self.scratch), 0)
+        self.assertIn(f"--make: {made} is there already; name a new folder", said.getvalue())
+
 
 if __name__ == "__main__":
     unittest.main()
