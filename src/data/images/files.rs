@@ -62,18 +62,18 @@ mod tests {
     fn a_folder_of_files_holds_the_same_images_and_classes() {
         let dir = tempfile::tempdir().unwrap();
         for channels in [1, 3] {
-            let source = Synthetic::new(3, 25, [channels, 16, 16], 11, Subset::Train).unwrap();
+            let source = Synthetic::new(3, 200, [channels, 16, 16], 11, Subset::Train).unwrap();
             let root = dir.path().join(channels.to_string());
             write(&source, &root.join("train"), 100).unwrap();
             let folder = ImageFolder::open(&root, Subset::Train, 0, Form { channels, side: 16 }).unwrap();
-            assert_eq!((folder.len(), folder.classes()), (25, 11));
+            assert_eq!((folder.len(), folder.classes()), (200, 11));
             let read = |source: &dyn Source, index: usize| {
                 let mut pixels = vec![0.0; channels * 256];
                 let class = source.read(index, &mut pixels).unwrap();
                 (class, pixels)
             };
             // The folder lists class by class, and in each by number.
-            let mut order: Vec<usize> = (0..25).collect();
+            let mut order: Vec<usize> = (0..200).collect();
             order.sort_by_key(|&index| (read(&source, index).0, index));
             for (listed, index) in order.into_iter().enumerate() {
                 let ((class, found), (expected_class, expected)) = (read(&folder, listed), read(&source, index));
