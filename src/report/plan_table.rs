@@ -149,8 +149,10 @@ fn exchanges(plan: &Plan, sizes: Sizes) -> String {
     if plan.exchanges.is_empty() && plan.mesh.data == 1 {
         return "no exchange: every device computes alone\n".into();
     }
-    let mut rows =
-        table(&["exchange", "of", "forward", "backward", "sent/step/device", "received/step/device"], &[4, 5]);
+    let mut rows = table(
+        &["exchange", "of", "forward", "backward", "values/image/device", "sent/step/device", "received/step/device"],
+        &[4, 5, 6],
+    );
     let flows = flows(plan, sizes);
     let bytes = |which: &dyn Fn(&Flow) -> bool, of: &dyn Fn(&Volume) -> u64| {
         let of_rank = |rank: &Vec<Flow>| rank.iter().filter(|flow| which(flow)).map(|flow| of(&flow.volume)).sum();
@@ -161,21 +163,31 @@ fn exchanges(plan: &Plan, sizes: Sizes) -> String {
     };
     for (id, exchange) in plan.exchanges.iter().enumerate() {
         let [sent, received] = both(&|flow| flow.exchange == Some(id));
+        let values = (0..plan.mesh.model).map(|rank| exchange.values_sent(&plan.model, rank).0 as u64);
         rows.add_row([
             format!("before {}", plan.model.layers[exchange.reader].name),
             plan.model.activation_name(exchange.source).to_owned(),
             format!("{}{}", operation(exchange), exchange.manner()),
             adjoint(exchange).to_owned(),
+            spread(values, commas),
             sent,
             received,
         ]);
     }
     if plan.mesh.data > 1 {
         let [sent, received] = both(&|flow| flow.exchange.is_none());
-        rows.add_row(["after backward", "gradients", "all-to-all and sum", "all-gather of weights", &sent, &received]);
+        rows.add_row([
+            "after backward",
+            "gradients",
+            "all-to-all and sum",
+            "all-gather of weights",
+            "",
+            &sent,
+            &received,
+        ]);
     }
     let [sent, received] = both(&|_| true);
-    rows.add_row(["in all", "", "", "", &sent, &received]);
+    rows.add_row(["in all", "", "", "", "", &sent, &received]);
     text(&rows)
 }
 

@@ -285,6 +285,15 @@ fn exchanges_in_half_precision_are_planned_and_refused_where_they_make_no_sense(
 }
 
 #[test]
+fn plan_shows_what_the_network_of_2012_exchanges() {
+    let planned = stdout(&output(&["plan", "--model", "alexnet-2012", "--mesh", "1x2", "--precision", "fp32"]));
+    for (layer, values) in [("conv3", "21,632"), ("fc6", "4,608"), ("fc7", "2,048"), ("loss", "1,000")] {
+        let row = planned.lines().find(|line| line.trim().starts_with(&format!("before {layer} "))).unwrap();
+        assert!(row.split_whitespace().any(|word| word == values), "{row}");
+    }
+}
+
+#[test]
 fn show_lists_models_and_recipes() {
     let models = stdout(&output(&["show", "model", "alexnet-dense", "lenet"]));
     assert!(models.contains("46,764,746") && models.contains("61,706") && models.contains("   |   lenet"), "{models}");
