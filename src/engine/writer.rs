@@ -207,6 +207,32 @@ mod tests {
     }
 
     #[test]
+    fn the_best_is_one_that_was_written_and_is_there_and_no_worse_than_any_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = writer(folder.path(), None);
+        let own = shards(&writer);
+        let best = |step| Some(Best { step, test_accuracy: 0.5 });
+        writer.write(at(1), Err(&Error::failed("no memory for a copy"))).unwrap_err();
+        writer.score(Best { step: 1, test_accuracy: 0.9 });
+        assert_eq!(writer.best(), None, "of step 1 there is no checkpoint");
+        writer.write(at(2), Ok(&own)).unwrap();
+        writer.score(Best { step: 2, test_accuracy: f64::NAN });
+        assert_eq!(writer.best(), None, "an empty test set tells nothing");
+        writer.write(at(3), Ok(&own)).unwrap();
+        writer.score(Best { step: 3, test_accuracy: 0.5 });
+        assert_eq!(writer.best(), best(3));
+        // A run that goes on knows of it as long as it is there.
+        writer.write(at(4), Ok(&own)).unwrap();
+        let folder = writer.saving.checkpoints().at(4);
+        let state = Checkpoint::open(&folder).unwrap().state;
+        let again =
+            |writer: &Writer| Writer::new(writer.saving.clone(), Arc::clone(&writer.plan), None, Some(&state)).best();
+        assert_eq!(again(&writer), best(3));
+        fs::remove_dir_all(writer.saving.checkpoints().at(3)).unwrap();
+        assert_eq!(again(&writer), None);
+    }
+
+    #[test]
     fn whoever_waits_for_a_process_that_has_gone_can_be_told_to_leave() {
         let folder = tempfile::tempdir().unwrap();
         let (_store, [first, _second]) = two([folder.path(), folder.path()]);

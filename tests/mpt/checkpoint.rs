@@ -13,7 +13,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use tch::{Kind, Tensor};
 
 /// Six steps an epoch, the last with half a batch; everything that keeps something from step to step, or is drawn at
@@ -261,6 +262,29 @@ fn checkpoints_come_as_often_as_asked_and_the_newest_are_kept() {
     assert_eq!(kept(&by_time), (1..=18).rev().collect::<Vec<u64>>());
     assert_eq!(kept(&["checkpoint.every_epochs=0", "checkpoint.every_time=1d"]), [18]);
     assert!(kept(&["checkpoint.keep=0"]).is_empty());
+}
+
+/// The clock of one of four ranks says that a checkpoint is due, those of the others do not.
+#[test]
+fn a_checkpoint_is_due_for_all_ranks_by_the_clock_of_any_and_then_not_at_once_again() {
+    static ONE: AtomicBool = AtomicBool::new(false);
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = recipe(&["checkpoint.every_epochs=0", "checkpoint.every_time=1s", "parallel.mesh=2x2"]);
+    let mut job = Job::new(&recipe, Control::default()).unwrap();
+    job.saving = Saving::new(&recipe, dir.path());
+    // Asked by each rank at the end of its step, before it looks at its clock.
+    job.assignment.memory = Some(|| {
+        if !ONE.swap(true, Ordering::Relaxed) {
+            let begin = Instant::now();
+            while begin.elapsed() < Duration::from_secs(1) {
+                std::thread::yield_now();
+            }
+        }
+        None
+    });
+    run(job, Ranks::All, &mut |_| {}).unwrap();
+    let steps = steps(dir.path());
+    assert!(steps.ends_with(&[1]) && steps.len() < 18, "{steps:?}");
 }
 
 /// The test accuracies of a run's epochs, with their steps, six of which are an epoch.

@@ -332,6 +332,19 @@ fn a_signal_ends_the_run_after_the_step_at_hand() {
     assert!(results.starts_with("loss ") && !results.contains("test acc"), "{results}");
 }
 
+/// The evaluation of a million images would take long; the checkpoint before it is there.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_ends_an_evaluation_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let long = ["--set", "data.train_examples=8", "--set", "data.test_examples=1000000", "--epochs", "1"];
+    let mut command = mpt(&tiny(&[&long[..], &["--run-dir", run.to_str().unwrap()]].concat()));
+    let (code, said, results) = interrupted(&mut command);
+    assert_eq!(code, Some(75), "{said:?}");
+    assert!(results.starts_with("loss ") && !results.contains("test acc"), "{results}");
+}
+
 /// No folder to write to, or checkpoints switched off: there is nothing to go on with, and the exit code says so.
 #[cfg(target_os = "linux")]
 #[test]

@@ -72,8 +72,11 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 fn seeds() -> Vec<Vec<u8>> {
     let promises =
         [file(&[u32::MAX, u32::MAX, u32::MAX], &[]), file(&[1 << 20, 1 << 6, 1 << 6], &[1]), file(&[1 << 31], &[])];
+    // Too few images or labels; sizes whose product is small in 64 bits.
+    let wrapped = file(&[3, 2_593_811_966, 2_370_609_270], &[7; 22_844]);
+    let refused = [file(&[2, 2, 2], &[9; 8]), file(&[4], &[0, 1, 2, 3]), wrapped];
     let bomb = gzip(&file(&[1 << 12, 1 << 5, 1 << 5], &vec![0; 1 << 22]));
     let two_members = [gzip(&images()[..9]), gzip(&images()[9..])].concat();
     let sound = [images(), labels(), gzip(&images()), gzip(&labels()), bomb, two_members];
-    sound.into_iter().chain(promises).collect()
+    sound.into_iter().chain(promises).chain(refused).collect()
 }

@@ -51,6 +51,9 @@ const TOKENS: [&str; 34] = [
     "\"\\u001b]0;x\\u0007\"",
 ];
 
+/// The examples of an epoch whose order takes less than half a gigabyte.
+const MOST_EXAMPLES: usize = 1 << 27;
+
 fn recipe(bytes: &[u8]) {
     let path = scratch("hostile.toml");
     fs::write(&path, bytes).expect("a file can be written");
@@ -81,14 +84,27 @@ fn look(layered: &Layered) {
 /// As far as a run goes before there are ranks; data sets on the disk are another reader's.
 fn begin(recipe: &Recipe) {
     if accepted(plan_of(recipe)).is_some() && matches!(recipe.data.source, SourceKind::Synthetic | SourceKind::Noise) {
-        accepted(Job::new(recipe, Control::default()));
+        let job = accepted(Job::new(recipe, Control::default()));
+        let examples = job.map_or(0, |job| job.train.len());
+        assert!(examples <= MOST_EXAMPLES, "the order of an epoch of {examples} examples would be kept in memory");
     }
 }
 
+/// Shipped ones, and such as are to be refused: a chain without an end, names that lead out of the folder, what is too much.
 fn seeds() -> Vec<Vec<u8>> {
     let whole = Layered::from_recipe("quick").expect("a shipped recipe").to_toml();
     let shipped = SHIPPED.iter().map(|(_, text)| text.as_bytes().to_vec());
+    let deep = format!("base = \"hostile.toml\"\nabout = \"{}\"\n", "a".repeat(20_000));
+    let refused = [
+        deep,
+        "base = \"quick\"\nname = \"../../x\"\n".to_owned(),
+        "base = \"quick\"\nname = \"/x\"\n".to_owned(),
+        "base = \"quick\"\n\"\\u001b]0;x\\u0007\" = 1\n".to_owned(),
+        "base = \"quick\"\n[parallel]\ntimeout = \"10000000000000000000s\"\n".to_owned(),
+        "base = \"quick\"\n[data]\nsource = \"noise\"\ntrain_examples = 5000000000\n".to_owned(),
+    ];
     let nested = format!("a{} = 1\n", ".a".repeat(20_000));
     let computed = "base = \"quick\"\n[data]\nsource = \"noise\"\n[parallel]\nmesh = \"1x2\"\n";
-    shipped.chain([whole, nested, "[".repeat(50_000), computed.to_owned()].map(String::into_bytes)).collect()
+    let others = [whole, nested, "[".repeat(50_000), computed.to_owned()];
+    shipped.chain(others.into_iter().chain(refused).map(String::into_bytes)).collect()
 }
