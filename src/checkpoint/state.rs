@@ -136,6 +136,9 @@ pub struct About {
     /// Steps of an epoch; 0 in older checkpoints.
     #[serde(default)]
     pub steps_per_epoch: u64,
+    /// The training set: see [`crate::data::Source::identity`].
+    #[serde(default)]
+    pub train_set: String,
     /// The devices as a grid, like `1x2`.
     pub mesh: String,
     /// How they shared the work.
@@ -278,6 +281,7 @@ mod tests {
             seed: 7,
             batch_size: 8,
             steps_per_epoch: 6,
+            train_set: "60000 examples with checksum 00c0ffee".into(),
             mesh: "1x2".into(),
             mode: "model-parallel".into(),
             plan: "tiny, model-parallel, 1 data x 2 model".into(),
@@ -333,6 +337,7 @@ mod tests {
         assert_eq!((learning_rate, best), (None, None));
         let empty = About {
             steps_per_epoch: 0,
+            train_set: String::new(),
             plan: String::new(),
             libtorch: String::new(),
             recipe: serde_json::Value::Null,

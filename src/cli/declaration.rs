@@ -47,16 +47,12 @@ pub fn declaration(layered: &Layered, job: &Job) -> Result<Declaration> {
         let FileSum { bytes, crc32 } = weights.sum()?;
         declared.add("the weights to begin with", format!("{bytes} bytes with checksum {crc32}"), WEIGHTS);
     }
-    declared.add("the training set", examples(job.train.len(), job.train.checksum()), DATA);
-    declared.add("the test set", examples(job.test.len(), job.test.checksum()), DATA);
+    declared.add("the training set", job.train.identity(), DATA);
+    declared.add("the test set", job.test.identity(), DATA);
     Ok(declared)
 }
 
 /// A plan follows from what was compared before it, unless the programs differ: that they do is enough to say.
 fn checksum(plan: &impl Debug) -> String {
     format!("checksum {:08x}", crc32fast::hash(format!("{plan:?}").as_bytes()))
-}
-
-fn examples(count: usize, checksum: u32) -> String {
-    format!("{count} examples with checksum {checksum:08x}")
 }

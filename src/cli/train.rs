@@ -375,6 +375,11 @@ fn announce(job: &Job) {
         let message = format!("the weights begin as {file} has them, under {naming}");
         console::say(Line::new("init_from", message).with("file", file));
     }
+    if let Some((begun, here)) = begin.as_deref().and_then(|checkpoint| job.other_train_set(checkpoint)) {
+        let message = format!("the training set: {here} instead of {begun}, which makes the numbers another run's");
+        let line = Line::new("changed", message).with("key", "the training set").with("begun", begun);
+        console::say(line.with("now", here).with("free", false));
+    }
     if let Some(checkpoint) = begin {
         let (folder, step) = (checkpoint.folder.display().to_string(), checkpoint.state.position.step);
         let message = format!("resumed after step {} of {}, from {folder}", commas(step), commas(*total_steps));

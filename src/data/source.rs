@@ -34,6 +34,11 @@ pub trait Source: Send + Sync {
         crc32fast::hash(form.as_bytes())
     }
 
+    /// What tells a data set from others, for people: how many examples there are, and the checksum.
+    fn identity(&self) -> String {
+        format!("{} examples with checksum {:08x}", self.len(), self.checksum())
+    }
+
     /// What is to be said about the data set before it is used, in sentences: what was left out of it.
     fn remarks(&self) -> &[String] {
         &[]

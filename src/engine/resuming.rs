@@ -33,7 +33,19 @@ impl Job {
                  {per_epoch} steps an epoch: it is not the one that the run began with"
             )));
         }
+        if let Some((begun, here)) = self.other_train_set(&checkpoint) {
+            return Err(Error::usage(format!(
+                "{folder} was trained on {begun}, but the training set has {here}: the numbers would be another run's; \
+                 --allow-changes goes on all the same"
+            )));
+        }
         self.begin_after(checkpoint)
+    }
+
+    /// The training set of a checkpoint, and that of this run, where they are not the same. Older checkpoints do not tell.
+    pub fn other_train_set<'c>(&self, checkpoint: &'c Checkpoint) -> Option<(&'c str, String)> {
+        let (begun, here) = (checkpoint.state.run.train_set.as_str(), self.train.identity());
+        (!begun.is_empty() && begun != here).then_some((begun, here))
     }
 
     /// Lets the run begin where a checkpoint ends, though it is not the run any more that it was: with numbers of another type,

@@ -25,6 +25,7 @@ pub struct Saving {
     batch_size: usize,
     bucket: usize,
     recipe: serde_json::Value,
+    train_set: String,
 }
 
 /// Where a run stands when a checkpoint is due.
@@ -51,6 +52,7 @@ impl Saving {
             batch_size: recipe.train.batch_size,
             bucket: settings(recipe).bucket,
             recipe: serde_json::Value::Null,
+            train_set: String::new(),
         })
     }
 
@@ -58,6 +60,12 @@ impl Saving {
     #[must_use]
     pub fn with_recipe(self, recipe: serde_json::Value) -> Self {
         Self { recipe, ..self }
+    }
+
+    /// The same, whose checkpoints say what they were trained on.
+    #[must_use]
+    pub fn with_train_set(self, train_set: String) -> Self {
+        Self { train_set, ..self }
     }
 
     /// The run's checkpoints.
@@ -110,6 +118,7 @@ impl Saving {
             seed: self.seed,
             batch_size: self.batch_size,
             steps_per_epoch,
+            train_set: self.train_set.clone(),
             mesh: plan.mesh.to_string(),
             mode: plan.mode.name().to_owned(),
             plan: plan.title(),

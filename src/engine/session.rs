@@ -94,12 +94,16 @@ impl Ranks {
 ///
 /// # Errors
 /// The error of the rank that ended the run.
-pub fn run(job: Job, ranks: Ranks, listen: &mut dyn FnMut(&Event)) -> Result<Summary> {
+pub fn run(mut job: Job, ranks: Ranks, listen: &mut dyn FnMut(&Event)) -> Result<Summary> {
     let mut assignment = job.assignment.clone();
     assignment.checkpoint_every = assignment.checkpoint_every.filter(|_| job.saving.is_some());
     let Grouped { supply, groups, interrupts } = ranks.grouped(assignment.plan.mesh);
     let speaks = groups.iter().any(|(rank, _)| *rank == 0);
     let writes = speaks || job.peers.is_some();
+    if writes {
+        // As it is when the run begins: it may shrink under a run.
+        job.saving = job.saving.take().map(|saving| saving.with_train_set(job.train.identity()));
+    }
     let to_first = job.peers.is_none() && groups.len() < assignment.plan.mesh.ranks();
     let (mut senders, mut seats) = (Vec::new(), Vec::new());
     for (rank, groups) in groups {

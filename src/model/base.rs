@@ -37,6 +37,11 @@ fn resolved_within(mut model: Table, origin: &str, depth: usize) -> Result<Table
         return Err(Error::usage(format!("model {origin}: `base` must be a shipped model, not `{base}`{hint}")));
     };
     let table = text.parse().map_err(|_| Error::failed(format!("the shipped model {base} is not valid TOML")))?;
+    if model.contains_key("layers") && !(remove.is_empty() && change.is_empty()) {
+        let rule =
+            "`layers` are all layers, so that `remove` and `change` have none to say anything of; leave either out";
+        return Err(Error::usage(format!("model {origin}: {rule}")));
+    }
     let mut whole = resolved_within(table, &base, depth - 1)?;
     if let Some(Value::Array(layers)) = whole.get_mut("layers") {
         for name in &remove {
@@ -104,6 +109,11 @@ mod tests {
             (
                 "base = \"quick\"\n[change]\nconv1 = 3",
                 "model mine.toml: the change of layer `conv1` must be a table of keys, like { out = 48 }",
+            ),
+            (
+                "base = \"quick\"\nlayers = []\n[change]\nconv1 = { out = 3 }",
+                "model mine.toml: `layers` are all layers, so that `remove` and `change` have none to say anything of; leave \
+                 either out",
             ),
             (
                 "base = \"quick\"\nremove = \"conv1\"",

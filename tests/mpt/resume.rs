@@ -272,6 +272,62 @@ fn what_changes_the_numbers_is_said_and_done_when_it_is_allowed() {
     assert_eq!(alone.status.code(), Some(2), "{}", stderr(&alone));
 }
 
+/// One byte of one image is another; and as in a checkpoint of an older version, nothing is known of the training set.
+#[test]
+fn another_training_set_is_said_and_refused_unless_it_is_allowed() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let images = dir.path().join("train-images-idx3-ubyte");
+    let write = |name: &str, dimensions: &[u32]| {
+        let sizes = dimensions.iter().flat_map(|size| size.to_be_bytes());
+        let bytes = (0..dimensions.iter().product()).map(|index: u32| (index % 7) as u8);
+        let file: Vec<u8> = [0, 0, 8, dimensions.len() as u8].into_iter().chain(sizes).chain(bytes).collect();
+        fs::write(dir.path().join(name), file).unwrap();
+    };
+    for (subset, examples) in [("train", 32), ("t10k", 8)] {
+        write(&format!("{subset}-images-idx3-ubyte"), &[examples, 28, 28]);
+        write(&format!("{subset}-labels-idx1-ubyte"), &[examples]);
+    }
+    let set = ["--set", "data.source=idx", "--data-dir", text(dir.path()), "--batch-size", "8"];
+    let begin = ["train", "--device", "cpu", "--model", "lenet", "--run-dir", text(&run), "--steps", "2"];
+    done(&output(&[&begin[..], &set].concat()));
+    let mut bytes = fs::read(&images).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&images, &bytes).unwrap();
+    let checkpoint = run.join("checkpoints/step-00000002");
+    let state = fs::read_to_string(checkpoint.join("state.json")).unwrap();
+    let begun = serde_json::from_str::<Value>(&state).unwrap()["run"]["train_set"].as_str().unwrap().to_owned();
+    let resume = ["train", "--resume", text(&run), "--steps", "3"];
+    let refused = output(&resume);
+    let said = stderr(&refused);
+    let start =
+        format!("mpt: {} was trained on {begun}, but the training set has 32 examples with ", checkpoint.display());
+    assert!(said.starts_with(&start) && said.lines().count() == 1, "{said}");
+    assert!(said.ends_with("another run's; --allow-changes goes on all the same\n"), "{said}");
+    assert_eq!(refused.status.code(), Some(2));
+    let allowed = output(&[&resume[..], &["--allow-changes"]].concat());
+    done(&allowed);
+    let said = stderr(&allowed);
+    let change = said.lines().find(|line| line.starts_with("the training set: 32 examples with checksum ")).unwrap();
+    assert!(change.ends_with(&format!(" instead of {begun}, which makes the numbers another run's")), "{change}");
+    // It is the run's own from there on.
+    let again = output(&["train", "--resume", text(&run), "--steps", "4"]);
+    done(&again);
+    assert!(!stderr(&again).contains("the training set: "), "{}", stderr(&again));
+    // An older checkpoint does not tell; without a sum of its own a state is taken as it is.
+    bytes[100] ^= 1;
+    fs::write(&images, &bytes).unwrap();
+    let path = run.join("checkpoints/step-00000004/state.json");
+    let state = fs::read_to_string(&path).unwrap();
+    let (before, rest) = state.split_once("    \"train_set\": ").unwrap();
+    let (_, after) = rest.split_once('\n').unwrap();
+    let (said, _) = after.split_once(",\n  \"crc32\"").unwrap();
+    fs::write(&path, format!("{before}{said}\n}}\n")).unwrap();
+    let older = output(&["train", "--resume", text(&run), "--steps", "5"]);
+    done(&older);
+    assert!(!stderr(&older).contains("the training set: "), "{}", stderr(&older));
+}
+
 #[test]
 fn what_cannot_be_resumed_is_one_sentence() {
     let dir = tempfile::tempdir().unwrap();
