@@ -308,11 +308,19 @@ fn show_lists_models_and_recipes() {
 /// A run that gets SIGINT after its first step: its exit code, and what it says after that.
 #[cfg(target_os = "linux")]
 fn interrupted(command: &mut Command) -> (Option<i32>, Vec<String>, String) {
+    signalled(command, &[libc::SIGINT])
+}
+
+/// The same with these signals.
+#[cfg(target_os = "linux")]
+fn signalled(command: &mut Command, signals: &[libc::c_int]) -> (Option<i32>, Vec<String>, String) {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     lines.find(|line| line.as_ref().unwrap().starts_with("first step after")).unwrap().unwrap();
-    // SAFETY: sends a signal to a child that has not been waited for, so its process id is still its own.
-    assert_eq!(unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) }, 0);
+    for signal in signals {
+        // SAFETY: sends a signal to a child that has not been waited for, so its process id is still its own.
+        assert_eq!(unsafe { libc::kill(child.id() as libc::pid_t, *signal) }, 0);
+    }
     let said: Vec<String> = lines.map(Result::unwrap).collect();
     let mut results = String::new();
     child.stdout.take().unwrap().read_to_string(&mut results).unwrap();
@@ -330,6 +338,17 @@ fn a_signal_ends_the_run_after_the_step_at_hand() {
     assert!(said.iter().any(|line| line.starts_with("stopped by a signal after step ")), "{said:?}");
     assert_eq!(said.last(), Some(&format!("go on with: mpt train --resume {run}")));
     assert!(results.starts_with("loss ") && !results.contains("test acc"), "{results}");
+}
+
+/// A cluster warns by SIGUSR1, and may send SIGTERM after it while the run still writes its checkpoint.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_after_a_warning_does_not_end_the_run_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let mut command = mpt(&tiny(&["--run-dir", run.to_str().unwrap()]));
+    let (code, said, _) = signalled(&mut command, &[libc::SIGUSR1, libc::SIGTERM]);
+    assert_eq!(code, Some(75), "{said:?}");
 }
 
 /// The evaluation of a million images would take long; the checkpoint before it is there.
@@ -351,9 +370,10 @@ fn a_signal_ends_an_evaluation_too() {
 fn a_signal_without_a_checkpoint_is_told_by_the_exit_code() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("runs"), "no folder").unwrap();
-    for more in [&[][..], &["--run-dir", "run", "--set", "checkpoint.keep=0"]] {
-        let (code, said, _) = interrupted(mpt(&tiny(more)).current_dir(dir.path()));
-        assert_eq!(code, Some(130), "{said:?}");
+    let without = ["--run-dir", "run", "--set", "checkpoint.keep=0"];
+    for (more, signal, expected) in [(&[][..], libc::SIGINT, 130), (&without, libc::SIGTERM, 143)] {
+        let (code, said, _) = signalled(mpt(&tiny(more)).current_dir(dir.path()), &[signal]);
+        assert_eq!(code, Some(expected), "{said:?}");
         assert!(!said.iter().any(|line| line.starts_with("go on with")), "{said:?}");
     }
 }
