@@ -110,7 +110,7 @@ def measure(
     results: list[dict],
     failures: dict[str, str],
 ) -> None:
-    """Runs a contestant once, on the first of the cores that this process may use; the last for one that has one alone."""
+    """Runs a contestant once, on the last of the cores that this process may use: the first has the most else to do."""
     mpt, python, folder, images = how
     usable = sorted(os.sched_getaffinity(0))
     # What is started gets the cores of who starts it.

@@ -1,8 +1,8 @@
 #![no_main]
 //! libFuzzer's target for the entry `archive`.
 
-use entries::meter::Meter;
 use entries::archive::ARCHIVE;
+use entries::meter::Meter;
 use libfuzzer_sys::fuzz_target;
 
 #[global_allocator]
