@@ -1,6 +1,6 @@
 //! Packs: decoded images in one file, which training reads without decoding anything.
 //!
-//! * [`format`] what a pack looks like
+//! * [`mod@format`] what a pack looks like
 //! * [`write`](mod@write) how it is made of another data set
 //!
 //! A pack is read by position and not mapped: the bytes come out of the same memory of the system's, and a file that shrinks or a

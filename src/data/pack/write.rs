@@ -54,7 +54,7 @@ pub fn write(
     let most = start + format::INDEX_BYTES * (train.len() + test.len());
     file::whole_or_not(path, |unfinished| {
         let failed = |error: io::Error| Error::failed(error.to_string());
-        let mut out = File::create(unfinished).map_err(failed)?;
+        let mut out = file::anew(unfinished).map_err(failed)?;
         // Images first, where they would begin if all of them could be read. Then it is known what stands before them.
         out.seek(SeekFrom::Start(most as u64)).map_err(failed)?;
         let (mut packed, mut read) = (Packed::default(), 0);

@@ -6,14 +6,14 @@ use crate::file;
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 use std::collections::HashMap;
-use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 /// The most bytes of such a file: a mean image has as many values as an image.
 const MOST_BYTES: u64 = 1 << 30;
 
 impl Statistics {
-    /// Writes them to a file, in the format safetensors: `mean` [C], `deviation` [C], `mean_image` [C, H, W], `colours` [3, 3].
+    /// Writes them to a file, in the format safetensors: `mean` and `deviation` `[C]`, `mean_image` `[C, H, W]`, `colours` `[3, 3]`.
     ///
     /// # Errors
     /// It cannot be written.
@@ -36,9 +36,10 @@ impl Statistics {
         });
         let views = views.collect::<Result<Vec<_>>>()?;
         let about = HashMap::from([("format".to_owned(), "mpt data stats".to_owned())]);
-        let file = serialize(views, Some(about.into_iter().collect())).map_err(|error| fault(&error))?;
+        let content = serialize(views, Some(about.into_iter().collect())).map_err(|error| fault(&error))?;
         file::whole_or_not(path, |unfinished| {
-            fs::write(unfinished, &file).map_err(|error| Error::failed(error.to_string()))
+            let written = file::anew(unfinished).and_then(|mut out| out.write_all(&content));
+            written.map_err(|error| Error::failed(error.to_string()))
         })
     }
 
@@ -98,6 +99,7 @@ fn bytes(values: &[f32]) -> Vec<u8> {
 mod tests {
     use super::super::statistics::tests::Spread;
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_file_gives_back_what_was_written_and_others_are_refused() {
