@@ -67,20 +67,32 @@ pub struct Report {
 
 /// What a machine has, topic by topic.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct Facts {
+    /// This program.
     pub mpt: program::Facts,
+    /// The libtorch that it runs on.
     pub libtorch: libtorch::Facts,
+    /// NVIDIA's driver.
     pub driver: driver::Facts,
+    /// The GPUs that the driver knows, in its order.
     pub gpus: Vec<gpus::Facts>,
+    /// NCCL.
     pub nccl: nccl::Facts,
+    /// How the GPUs reach each other.
     pub links: links::Facts,
+    /// Network interfaces.
     pub network: network::Facts,
+    /// The processor.
     pub processor: processor::Facts,
+    /// Memory, in bytes.
     pub memory: memory::Facts,
+    /// Room where mpt writes.
     pub disk: disk::Facts,
+    /// The data set of the default recipe.
     pub data: data::Facts,
+    /// Limits of the process.
     pub limits: limits::Facts,
+    /// Variables that change how GPUs behave.
     pub environment: environment::Facts,
 }
 
