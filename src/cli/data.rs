@@ -35,10 +35,7 @@ enum Task {
     /// Of the recipe's training set, as its images are stored (data.side), before anything is done to them at random.
     Stats {
         #[command(flatten)]
-        what: What,
-        /// The folder of the data set's files
-        #[arg(long, value_name = "DIR")]
-        data_dir: Option<String>,
+        which: DataSet,
         /// Write them to this file, in the format safetensors
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
@@ -48,10 +45,7 @@ enum Task {
     /// The recipe's training set comes into DIR/train, its test set into DIR/test, each class into a folder of its number.
     Files {
         #[command(flatten)]
-        what: What,
-        /// The folder of the data set's files
-        #[arg(long, value_name = "DIR")]
-        data_dir: Option<String>,
+        which: DataSet,
         /// The quality of the JPEG files, 1 to 100
         #[arg(long, value_name = "N", default_value_t = 95, value_parser = clap::value_parser!(u8).range(1..=100))]
         quality: u8,
@@ -65,14 +59,30 @@ enum Task {
     /// Images that cannot be read are named and left out. The file has the format safetensors.
     Pack {
         #[command(flatten)]
-        what: What,
-        /// The folder of the data set's files
-        #[arg(long, value_name = "DIR")]
-        data_dir: Option<String>,
+        which: DataSet,
         /// The file to write
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
+}
+
+/// Of which recipe the data set is, and where its files are.
+#[derive(Debug, Args)]
+struct DataSet {
+    #[command(flatten)]
+    what: What,
+    /// The folder of the data set's files
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+}
+
+impl DataSet {
+    fn recipe(&self) -> Result<Recipe> {
+        let mut layered = self.what.recipe(&Where::default())?;
+        set(&mut layered, "--data-dir", "data.dir", self.data_dir.as_ref())?;
+        self.what.assign(&mut layered)?;
+        layered.recipe()
+    }
 }
 
 impl Data {
@@ -82,8 +92,8 @@ impl Data {
     /// The data set cannot be read, or a file cannot be written.
     pub fn run(self) -> Result<u8> {
         match self.task {
-            Task::Stats { what, data_dir, out } => {
-                let recipe = recipe(&what, data_dir.as_ref())?;
+            Task::Stats { which, out } => {
+                let recipe = which.recipe()?;
                 let source = opened(&recipe, Subset::Train)?;
                 console::say(&format!("reading {} images", commas(source.len() as u64)));
                 let (found, unread) = Statistics::of(source.as_ref())?;
@@ -93,8 +103,8 @@ impl Data {
                 console::say(&format!("written: {}; use it with --set data.statistics=FILE", out.display()));
                 Ok(0)
             }
-            Task::Files { what, data_dir, quality, out } => {
-                let recipe = recipe(&what, data_dir.as_ref())?;
+            Task::Files { which, quality, out } => {
+                let recipe = which.recipe()?;
                 for (subset, name) in [(Subset::Train, "train"), (Subset::Test, "test")] {
                     let (source, folder) = (opened(&recipe, subset)?, out.join(name));
                     console::say(&format!("writing {} images to {}", commas(source.len() as u64), folder.display()));
@@ -102,7 +112,7 @@ impl Data {
                 }
                 Ok(0)
             }
-            Task::Pack { what, data_dir, out } => pack(&recipe(&what, data_dir.as_ref())?, &out),
+            Task::Pack { which, out } => pack(&which.recipe()?, &out),
         }
     }
 }
@@ -137,13 +147,6 @@ fn pack(recipe: &Recipe, out: &Path) -> Result<u8> {
     let size = show_bytes(packed.bytes);
     console::results(&format!("{train} training and {test} test images, {size}: {}\n", out.display()))?;
     Ok(0)
-}
-
-fn recipe(what: &What, data_dir: Option<&String>) -> Result<Recipe> {
-    let mut layered = what.recipe(&Where::default())?;
-    set(&mut layered, "--data-dir", "data.dir", data_dir)?;
-    what.assign(&mut layered)?;
-    layered.recipe()
 }
 
 /// A subset of the data set of a recipe, with a word about what is left out of it.

@@ -1,12 +1,12 @@
 //! The mean, the spread and the principal colours of a training set: computed from its images, or known of ImageNet.
 
 use super::ColourNoise;
+use crate::data::cores::on_all_cores;
 use crate::data::source::Source;
 use crate::error::{Error, Result};
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
+use tch::Tensor;
 
 /// What is known of the images of a training set, in the units of pixels (0 to 1).
 #[derive(Clone, Debug, PartialEq)]
@@ -63,7 +63,7 @@ impl Statistics {
     /// Those of the images of a source, each read once, by all cores; with a sentence for each that cannot be read.
     ///
     /// # Errors
-    /// None of them can be read.
+    /// None of them can be read; or libtorch's.
     pub fn of(source: &dyn Source) -> Result<(Self, Vec<String>)> {
         let shape @ [channels, height, width] = source.shape();
         let Sums { images, values, products, unread } = sums(source);
@@ -76,8 +76,8 @@ impl Statistics {
             values.chunks_exact(height * width).map(|channel| channel.iter().sum::<f64>() / pixels).collect();
         let covariance = |a: usize, b: usize| products[a * channels + b] / pixels - mean[a] * mean[b];
         let deviation = (0..channels).map(|channel| covariance(channel, channel).max(0.0).sqrt() as f32).collect();
-        let colours =
-            (channels == 3).then(|| principal(std::array::from_fn(|a| std::array::from_fn(|b| covariance(a, b)))));
+        let of_colours = || principal(std::array::from_fn(|a| std::array::from_fn(|b| covariance(a, b))));
+        let colours = (channels == 3).then(of_colours).transpose()?;
         let image = values.iter().map(|sum| (sum / images as f64) as f32).collect();
         let mean = mean.into_iter().map(|mean| mean as f32).collect();
         Ok((Self { mean, deviation, image: Some(MeanImage { shape, pixels: image }), colours }, unread))
@@ -89,37 +89,19 @@ impl Statistics {
     }
 }
 
-/// The sums over all images of a source. Each thread takes a range of them, and the ranges are added up in order, so that the
-/// result does not depend on which was done first.
+/// The sums over all images of a source, by all cores. Ranges of images are added up in order, so that the result does not depend
+/// on which was done first, and only as many at a time as there are cores, for each has a mean image.
 fn sums(source: &dyn Source) -> Sums {
     const RANGE: usize = 256;
     let ranges = source.len().div_ceil(RANGE);
-    let (next, total) = (AtomicUsize::new(0), Mutex::new((0, Sums::none(source.shape()))));
-    let turn = Condvar::new();
-    let work = || {
-        loop {
-            let range = next.fetch_add(1, Ordering::Relaxed);
-            if range >= ranges {
-                break;
-            }
-            let found = Sums::of(source, range * RANGE..source.len().min((range + 1) * RANGE));
-            let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
-            while total.0 != range {
-                total = turn.wait(total).unwrap_or_else(PoisonError::into_inner);
-            }
-            total.0 += 1;
-            total.1.add(found);
-            turn.notify_all();
-        }
-    };
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(ranges);
-    thread::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(work);
-        }
-        work();
-    });
-    total.into_inner().unwrap_or_else(PoisonError::into_inner).1
+    let at_once = thread::available_parallelism().map_or(1, usize::from);
+    let mut total = Sums::none(source.shape());
+    for first in (0..ranges).step_by(at_once) {
+        let of = |range: usize| Sums::of(source, range * RANGE..source.len().min((range + 1) * RANGE));
+        let found = on_all_cores(at_once.min(ranges - first), |at| of(first + at));
+        found.into_iter().for_each(|found| total.add(found));
+    }
+    total
 }
 
 impl Sums {
@@ -161,38 +143,18 @@ impl Sums {
     }
 }
 
-/// The principal axes of a covariance matrix, each a unit vector times its standard deviation, the largest first: by Jacobi's
-/// rotations, which for three channels are a few.
-fn principal(mut matrix: [[f64; 3]; 3]) -> [[f64; 3]; 3] {
-    let mut axes = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
-    for _sweep in 0..32 {
-        for (p, q) in [(0, 1), (0, 2), (1, 2)] {
-            if matrix[p][q] == 0.0 {
-                continue;
-            }
-            let slope = (matrix[q][q] - matrix[p][p]) / (2.0 * matrix[p][q]);
-            let tangent = slope.signum() / (slope.abs() + (slope * slope + 1.0).sqrt());
-            let cosine = 1.0 / (tangent * tangent + 1.0).sqrt();
-            let sine = tangent * cosine;
-            for row in &mut matrix {
-                (row[p], row[q]) = (cosine * row[p] - sine * row[q], sine * row[p] + cosine * row[q]);
-            }
-            let (of_p, of_q) = (matrix[p], matrix[q]);
-            for column in 0..3 {
-                matrix[p][column] = cosine * of_p[column] - sine * of_q[column];
-                matrix[q][column] = sine * of_p[column] + cosine * of_q[column];
-            }
-            for axis in &mut axes {
-                (axis[p], axis[q]) = (cosine * axis[p] - sine * axis[q], sine * axis[p] + cosine * axis[q]);
-            }
-        }
-    }
-    let mut order = [0, 1, 2];
-    order.sort_by(|&a, &b| matrix[b][b].total_cmp(&matrix[a][a]));
-    order.map(|at| {
-        let deviation = matrix[at][at].max(0.0).sqrt();
-        std::array::from_fn(|channel| axes[channel][at] * deviation)
-    })
+/// The principal axes of a covariance matrix, each a unit vector times its standard deviation, the largest first.
+///
+/// # Errors
+/// libtorch's.
+fn principal(covariance: [[f64; 3]; 3]) -> Result<[[f64; 3]; 3]> {
+    let matrix = Tensor::from_slice(covariance.as_flattened()).f_view([3, 3])?;
+    // The smallest first, and an axis in each column.
+    let (variances, axes) = matrix.f_linalg_eigh("L")?;
+    let scaled = axes.f_mul(&variances.f_clamp_min(0.0)?.f_sqrt()?)?;
+    let largest_first = scaled.f_flip([1])?.f_transpose(0, 1)?;
+    let values = Vec::<f64>::try_from(largest_first.f_contiguous()?.f_view([9])?)?;
+    Ok(std::array::from_fn(|axis| std::array::from_fn(|channel| values[3 * axis + channel])))
 }
 
 #[cfg(test)]
