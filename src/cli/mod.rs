@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand. Each parses nothing but its own arguments, builds everything that can fail
 //! once, and then runs.
 
+mod announcement;
 mod bench;
 mod data;
 mod declaration;

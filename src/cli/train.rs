@@ -1,5 +1,6 @@
 //! `mpt train`.
 
+use super::announcement;
 use super::endpoint::{self, Endpoint};
 use super::listeners::Listeners;
 use super::options::{Devices, What, Where, set};
@@ -21,8 +22,7 @@ use crate::recipe::duration::show_bytes;
 use crate::recipe::{Layered, Precision, Recipe, fast_bf16};
 use crate::report::line::{Format, Line};
 use crate::report::run_log::{RunLog, runs_of};
-use crate::report::table::commas;
-use crate::report::{console, plan_table, results};
+use crate::report::{console, results};
 use clap::Args;
 use std::env;
 use std::ffi::OsString;
@@ -185,7 +185,7 @@ impl Train {
             resume.iter().flat_map(|resume| resume.changes(&layered)).for_each(console::say);
             let recipe = Line::new("recipe", "the effective recipe").with("recipe", layered.to_json());
             console::say(recipe.shown_as(layered.to_toml()));
-            announce(&job);
+            announcement::say(&job);
             console::gap();
         }
         job.assignment.control.catch_signals()?;
@@ -364,48 +364,6 @@ impl Train {
         }
         Ok(log)
     }
-}
-
-fn announce(job: &Job) {
-    let Assignment { plan, begin, weights, total_steps, .. } = &job.assignment;
-    console::say(plan_line(plan));
-    job.train.remarks().iter().chain(job.test.remarks()).for_each(console::warn);
-    if let Some(weights) = weights {
-        let (file, naming) = (weights.path().display().to_string(), weights.naming());
-        let message = format!("the weights begin as {file} has them, under {naming}");
-        console::say(Line::new("init_from", message).with("file", file));
-    }
-    if let Some((begun, here)) = begin.as_deref().and_then(|checkpoint| job.other_train_set(checkpoint)) {
-        let message = format!("the training set: {here} instead of {begun}, which makes the numbers another run's");
-        let line = Line::new("changed", message).with("key", "the training set").with("begun", begun);
-        console::say(line.with("now", here).with("free", false));
-    }
-    if let Some(checkpoint) = begin {
-        let (folder, step) = (checkpoint.folder.display().to_string(), checkpoint.state.position.step);
-        let message = format!("resumed after step {} of {}, from {folder}", commas(step), commas(*total_steps));
-        console::say(Line::new("resumed", message).with("step", step).with("from", folder));
-        if step >= *total_steps {
-            console::say("nothing is left to train; --epochs N or --steps N goes on longer");
-        }
-    }
-}
-
-fn plan_line(plan: &Plan) -> Line {
-    let data = plan.mesh.data;
-    let mut exchanges = plan_table::exchange_lines(plan);
-    if data > 1 {
-        exchanges.push(format!(
-            "after backward: gradients summed over {data} ranks, each updating its shard of the weights"
-        ));
-    }
-    let message = format!("plan: {}", plan.title());
-    let text = exchanges.iter().fold(message.clone(), |text, exchange| text + "\n  " + exchange);
-    Line::new("plan", message)
-        .with("model", plan.model.name.as_str())
-        .with("mode", plan.mode.to_string())
-        .with("mesh", plan.mesh.to_string())
-        .with("exchanges", exchanges)
-        .shown_as(text)
 }
 
 fn description(recipe: &Recipe, plan: &Plan) -> String {

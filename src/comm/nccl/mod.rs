@@ -4,6 +4,7 @@
 //! * [`gpu`] a GPU's two streams, and what orders them
 //! * [`buffers`] the memory that NCCL reads and writes
 //! * [`communicator`] an NCCL communicator, every call checked and polled
+//! * `under_way` a call that was started and waits for its end
 //! * [`facts`] what the driver and NCCL tell of themselves, without being used
 //!
 //! A call goes through five stations: (1) libtorch's stream copies what the rank puts in to an exchange buffer, (2) the
@@ -17,22 +18,23 @@ pub mod communicator;
 pub mod facts;
 pub mod gpu;
 pub mod library;
+mod under_way;
 
 use self::buffers::{ALIGNMENT, Buffer, Pool};
 use self::communicator::{Communicator, Half, Move, UniqueId, kind};
 use self::gpu::{Gpu, size_of};
+use self::under_way::{Outcome, Started, dense, empty};
 use super::call::{Operation, Signature};
 use super::recorder::Probe;
 use super::{Arrived, Call, Collective, Form, Request, Stage, Ticket, Timing, Traffic, Volume};
 use crate::clock::Moment;
 use crate::error::{Error, Result};
-use crate::torch::channels_last;
 use cudarc::driver::CudaEvent;
 use std::collections::BTreeMap;
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::time::Duration;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 /// One rank's end of a group of GPUs.
 pub struct Nccl {
@@ -57,55 +59,6 @@ struct Finished {
     asked: Moment,
     travelled: Option<Arc<CudaEvent>>,
     done: Moment,
-}
-
-struct Started {
-    signature: Signature,
-    arrived: Moment,
-    /// What was put in. Its copy to the buffer may be yet to come, so that it is given up only when the call is finished:
-    /// of a call that is not, the GPU may read it as long as the process lives.
-    kept: ManuallyDrop<Vec<Tensor>>,
-    /// The end of NCCL's work; `None` where nothing travels.
-    travelled: Option<Arc<CudaEvent>>,
-    /// What is sent, and what is received; none where nothing travels.
-    buffers: Vec<Buffer>,
-    result: Outcome,
-}
-
-/// What the end of a call makes of what came.
-enum Outcome {
-    /// The tensors put in, as they are: a group of one.
-    Own(Vec<Option<Tensor>>),
-    /// As many tensors of one form, side by side in the buffer.
-    Alike { form: Form, count: usize },
-    /// From each rank something of its own form, each at its place in the buffer, and what the rank kept for itself.
-    ByRank { forms: Vec<Option<(usize, Form)>>, own: Option<Tensor> },
-}
-
-/// `count` tensors of a form, views of one piece of memory, which is the first of the pair. Values travel densely:
-/// images with the channels of a pixel side by side, as the layers leave them, all else row by row.
-fn empty(form: &Form, count: usize) -> Result<(Tensor, Vec<Tensor>)> {
-    let size = form.count() as i64;
-    let all = Tensor::f_empty([count as i64 * size], (form.kind, form.device))?;
-    let view = |place: usize| -> Result<Tensor> {
-        let values = all.f_narrow(0, place as i64 * size, size)?;
-        match form.shape[..] {
-            [examples, channels, height, width] => {
-                Ok(values.f_view([examples, height, width, channels])?.f_permute([0, 3, 1, 2])?)
-            }
-            _ => Ok(values.f_view(&form.shape[..])?),
-        }
-    };
-    let views = (0..count).map(view).collect::<Result<Vec<_>>>()?;
-    Ok((all, views))
-}
-
-/// The tensor with its values as they travel; itself, where they lie so already.
-fn dense(tensor: &Tensor) -> Result<Tensor> {
-    match tensor.dim() {
-        4 => channels_last(tensor),
-        _ => Ok(tensor.f_contiguous()?),
-    }
 }
 
 impl Nccl {
@@ -316,18 +269,6 @@ impl Nccl {
             Some(communicator) => communicator.wait(|| gpu::is_complete(event)),
             None => Ok(()),
         }
-    }
-}
-
-impl Started {
-    /// Whether tensors in the machine's own memory take part.
-    fn to_host(&self) -> bool {
-        let device = match &self.result {
-            Outcome::Own(_) => return false,
-            Outcome::Alike { form, .. } => Some(form.device),
-            Outcome::ByRank { forms, .. } => forms.iter().flatten().map(|(_, form)| form.device).next(),
-        };
-        device.or_else(|| self.kept.first().map(Tensor::device)) == Some(Device::Cpu)
     }
 }
 
