@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Sequence
 
 from libraries.environment import TORCHVISION, prepare
 from peers import computer, running
-from peers.comparison import end, interrupt, positive
+from peers.comparison import positive, to_an_end
+from peers.environment import versions
 from peers.running import Failed
 from setup_steps import sequence
 from setup_steps.children import Children
@@ -25,21 +24,13 @@ from .told import table
 
 ROUNDS = 9  # the fewest whose 95 % interval leaves out the best and the worst
 IMAGES = 768
+LIBRARIES = "torch", "torchvision", "pillow"
 
 
 def main(arguments: Sequence[str], root: Path) -> int:
-    """Turns every foreseen trouble into a sentence and an exit code."""
+    """The whole comparison; gives the exit code."""
     options = parse(arguments)
-    console, children = Console(), Children()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
-    try:
-        return compare(options, Places.from_environment(root), console, children)
-    except KeyboardInterrupt as interruption:
-        number = interruption.args[0] if interruption.args else signal.SIGINT
-        return end(console, children, "interrupted", 128 + number)
-    except (SetupError, Failed) as error:
-        return end(console, children, str(error), getattr(error, "code", 1))
+    return to_an_end(lambda *parts: compare(options, *parts), root)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -74,7 +65,7 @@ def compare(options: argparse.Namespace, places: Places, console: Console, child
     elif not os.access(options.mpt, os.X_OK):
         raise SetupError(f"--mpt: {options.mpt} is no program")
     mpt = options.mpt.resolve() if options.mpt else places.program
-    machine = computer.describe(mpt, versions(python), {})
+    machine = computer.describe(mpt, versions(python, LIBRARIES), {})
     everyone, results, failures = contestants(machine["cores"]), [], {}
     with tempfile.TemporaryDirectory() as scratch:
         made = photographs(python, Path(scratch), options.images)
@@ -122,12 +113,3 @@ def measure(
         failures[contestant.name] = f"{contestant.title} failed and is left out from there on: {failure}"
     finally:
         os.sched_setaffinity(0, usable)
-
-
-def versions(python: Path) -> dict[str, str]:
-    """What is installed there."""
-    script = "from importlib.metadata import version as v; print(v('torch'), v('torchvision'), v('pillow'))"
-    outcome = subprocess.run([str(python), "-c", script], stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if outcome.returncode != 0:
-        raise SetupError(f"{python} lacks torchvision: {outcome.stderr.strip().splitlines()[-1]}")
-    return dict(zip(("torch", "torchvision", "pillow"), outcome.stdout.split()))

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import NoReturn, Sequence
+from typing import Callable, NoReturn, Sequence
 
 from setup_steps import sequence
 from setup_steps.children import Children
@@ -22,22 +22,28 @@ from .running import Failed, Tools
 from .table import goal_lines, table
 
 ROUNDS = 9  # the fewest whose 95 % interval leaves out the best and the worst
+LIBRARIES = "torch", "jax", "numpy"
 NAMES = ", ".join(program.name for program in PROGRAMS)
 
 
 def main(arguments: Sequence[str], root: Path) -> int:
-    """Turns every foreseen trouble into a sentence and an exit code."""
+    """The whole comparison; gives the exit code."""
     options = parse(arguments)
+    return to_an_end(lambda *parts: compare(options, *parts), root)
+
+
+def to_an_end(work: Callable[[Places, Console, Children], int], root: Path) -> int:
+    """Does it, and turns every foreseen trouble into a sentence and an exit code."""
     console, children = Console(), Children()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     try:
-        return compare(options, Places.from_environment(root), console, children)
+        return work(Places.from_environment(root), console, children)
     except KeyboardInterrupt as interruption:
         number = interruption.args[0] if interruption.args else signal.SIGINT
         return end(console, children, "interrupted", 128 + number)
-    except SetupError as error:
-        return end(console, children, str(error), error.code)
+    except (SetupError, running.Failed) as error:
+        return end(console, children, str(error), getattr(error, "code", 1))
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -107,7 +113,7 @@ def compare(options: argparse.Namespace, places: Places, console: Console, child
     programs = options.programs
     peers = options.check or any(not program.is_mpt for program in programs)
     python = environment.prepare(places, console, children) if peers else None
-    versions = environment.versions(python) if python else {}
+    versions = environment.versions(python, LIBRARIES) if python else {}
     if options.check:
         assert python is not None
         return check.check(programs, python, console)

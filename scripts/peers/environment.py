@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Sequence
 
 from libraries.environment import JAX, prepare as install
 from setup_steps.children import Children
@@ -26,10 +27,11 @@ def prepare(places: Places, console: Console, children: Children) -> Path:
     return Path(os.path.abspath(str(shutil.which(given))))
 
 
-def versions(python: Path) -> dict[str, str]:
-    """What is installed there, as the libraries' own metadata say."""
-    script = "from importlib.metadata import version as v; print(v('torch'), v('jax'), v('numpy'))"
-    outcome = subprocess.run([str(python), "-c", script], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+def versions(python: Path, names: Sequence[str]) -> dict[str, str]:
+    """What is installed there of the distributions of these names, as their own metadata say."""
+    script = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
+    call = [str(python), "-c", script, *names]
+    outcome = subprocess.run(call, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if outcome.returncode != 0:
-        raise SetupError(f"{python} lacks PyTorch, JAX or NumPy: {outcome.stderr.strip().splitlines()[-1]}")
-    return dict(zip(("torch", "jax", "numpy"), outcome.stdout.split()))
+        raise SetupError(f"{python} lacks one of {', '.join(names)}: {outcome.stderr.strip().splitlines()[-1]}")
+    return dict(zip(names, outcome.stdout.split()))

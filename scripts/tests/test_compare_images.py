@@ -84,7 +84,7 @@ class CommandTest(ScratchTest):
         record = self.scratch / "record.json"
         self.enter(mock.patch.object(command, "prepare", lambda *_: pretender))
         told = {"torch": "1", "torchvision": "2", "pillow": "3"}
-        self.enter(mock.patch.object(command, "versions", lambda _: told))
+        self.enter(mock.patch.object(command, "versions", lambda *_: told))
         said = self.enter(contextlib.redirect_stdout(io.StringIO()))
         self.enter(contextlib.redirect_stderr(io.StringIO()))
         arguments = [f"--mpt={pretender}", "--rounds=2", "--images=8", f"--json={record}"]
