@@ -194,6 +194,11 @@ fn files_made_of_a_data_set_are_learned_as_well() {
     let few = ["--set", "data.train_examples=2000", "--set", "data.test_examples=500"];
     let made = output(&[&["data", "files", "--out", text(&files)], &few[..]].concat());
     assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    let in_class = |class: fs::DirEntry| fs::read_dir(class.path()).unwrap().count();
+    let count = |subset: &str| -> usize {
+        fs::read_dir(files.join(subset)).unwrap().map(|class| in_class(class.unwrap())).sum()
+    };
+    assert_eq!((count("train"), count("test")), (2000, 500));
     let accuracy = |more: &[&str]| {
         let mut layered = Layered::from_recipe("quick").unwrap();
         let fixed =
