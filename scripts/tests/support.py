@@ -103,7 +103,8 @@ class ScratchTest(unittest.TestCase):
 class RepositoryTest(ScratchTest):
     """A small repository with these scripts, a libtorch that counts as whole, and tools that pretend.
 
-    `cargo` writes each call into the file `calls` and puts a program in place that tells what it was called with.
+    `cargo` writes each call into the file `calls` and puts a program in place that tells what it was called with,
+    and the simulator's library beside it.
     """
 
     CARGO = """#!/bin/sh
@@ -113,6 +114,7 @@ if [ -n "$CARGO_SLEEPS" ]; then sleep "$CARGO_SLEEPS" & echo $! > "$CALLS.sleepe
 mkdir -p target/release
 printf '#!/bin/sh\\n# /libtorch-\\necho "ran $* in $PWD"; exit ${EXITS:-0}\\n' > target/release/mpt
 chmod +x target/release/mpt
+echo simulated > target/release/libmpt_simulator.so
 """
 
     def setUp(self) -> None:

@@ -117,8 +117,12 @@ class InstallTest(RepositoryTest):
         self.assertIn(f'export PATH="{self.prefix}/bin:$PATH"', result.stderr)
         told = subprocess.run([self.program, "plan"], cwd=self.scratch, capture_output=True, text=True)
         self.assertEqual(told.stdout, f"ran plan in {self.scratch}\n")
+        # `mpt rehearse` looks for the simulator there.
+        installed = {path.name: path.read_text() for path in self.program.parent.iterdir()}
+        self.assertEqual(set(installed), {"mpt", "libmpt_simulator.so"})
+        self.assertEqual(installed["libmpt_simulator.so"], "simulated\n")
         self.assertEqual(self.call("install", f"--prefix={self.prefix}", "--uninstall").returncode, 0)
-        self.assertFalse(self.program.exists())
+        self.assertEqual(list(self.program.parent.iterdir()), [])
         self.assertIn("there is no", self.call("install", f"--prefix={self.prefix}", "--uninstall").stderr)
 
     def test_it_goes_to_the_home_folder_and_knows_the_path(self) -> None:
