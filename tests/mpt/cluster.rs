@@ -1,6 +1,6 @@
-//! The scripts of `cluster/slurm`, run as Slurm runs them: with its variables, with stand-ins for `srun` and `scontrol`, and
-//! with the signal that their `#SBATCH --signal` asks for, sent to whom it asks for. And that of `cluster/mpi`, with a
-//! stand-in for `mpirun`. What they start is mpt, on simulated GPUs.
+//! The scripts of `cluster/slurm`, run as Slurm runs them: with its variables, with stand-ins for `srun`, `scancel` and
+//! `scontrol`, and with the signal that their `#SBATCH --signal` asks for, sent to whom it asks for. And that of
+//! `cluster/mpi`, with a stand-in for `mpirun`. What they start is mpt, on simulated GPUs.
 
 use crate::command_line::tiny;
 use crate::resume::text;
@@ -75,13 +75,16 @@ impl Job {
         let log = fs::File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
         let mut command = Command::new("bash");
         command.arg(&self.script).args(arguments).current_dir(self.folder.path()).process_group(0);
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MPT_") || name.starts_with("SLURM_")) {
-            command.env_remove(name);
+        for (name, _) in std::env::vars() {
+            if ["MPT_", "SLURM_", "SRUN_"].iter().any(|prefix| name.starts_with(prefix)) {
+                command.env_remove(name);
+            }
         }
         command
             .env("SLURM_JOB_ID", self.number.to_string())
             .envs([("SLURM_JOB_NODELIST", "localhost"), ("SLURM_NODELIST", "localhost")])
             .envs([("SLURM_NTASKS", "2"), ("SLURM_NNODES", "1"), ("SLURM_TASKS_PER_NODE", "2"), ("SLURM_PROCID", "0")])
+            .env("SLURM_CPUS_PER_TASK", "3")
             .env("SLURM_RESTART_COUNT", restart.to_string())
             .env("SLURM_SUBMIT_DIR", self.folder.path())
             .env("STAND_IN", self.folder.path())
@@ -164,6 +167,7 @@ fn a_batch_jobs_tasks_train_as_ranks_of_one_run() {
     assert_eq!(job.end(job.start(0, &arguments(&["--steps", "5"]))), 0, "{}", job.read("log"));
     assert_eq!((job.requeued(), job.steps_recorded()), (0, 5), "{}", job.read("log"));
     assert!(job.read("log").contains(" examples/sec on sim:0, sim:1"), "{}", job.read("log"));
+    assert!(job.read("calls").contains("3 core(s) a task\n"), "{}", job.read("calls"));
 }
 
 #[test]
@@ -208,18 +212,23 @@ fn with_torchrun(script: &str) -> Job {
 
 #[test]
 fn torchrun_that_was_asked_to_stop_goes_back_into_the_queue() {
-    let job =
-        with_torchrun("trap 'kill $sleeping; exit 1' TERM\nsleep 600 & sleeping=$!\ntouch \"$STAND_IN/ready\"\nwait");
+    let job = with_torchrun(
+        "trap 'kill $sleeping; echo \"the ranks have written a checkpoint\"; exit 1' TERM\n\
+         sleep 600 & sleeping=$!\ntouch \"$STAND_IN/ready\"\nwait",
+    );
     let mut running = job.start(0, &["--mesh", "1x2"]);
     job.until(&mut running, "torchrun is not started", || job.folder.path().join("ready").exists());
     job.warn(&running);
     assert_eq!((job.end(running), job.requeued()), (1, 1), "{}", job.read("log"));
+    assert!(job.read("log").contains("the ranks have written a checkpoint\n"), "{}", job.read("log"));
     let run = job.run_folder();
     let port = 20_000 + job.number % 10_000;
     for part in [
         "--no-python --nnodes=1 --nproc-per-node=2 --max-restarts=3 --rdzv-backend=c10d",
         &format!("--rdzv-endpoint=localhost:{port} --rdzv-id={}", job.number),
         &format!("mpt train --run-dir {} --resume auto --mesh 1x2", text(&run)),
+        &format!("scancel --signal=TERM {}\n", job.number),
+        "3 core(s) a task\n",
     ] {
         assert!(job.read("calls").contains(part), "{part} is not in:\n{}", job.read("calls"));
     }
