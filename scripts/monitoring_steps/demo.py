@@ -8,7 +8,7 @@ import urllib.parse
 from pathlib import Path
 from typing import Sequence
 
-from setup_steps import data, sequence
+from setup_steps import asked, sequence
 from setup_steps.children import Children
 from setup_steps.console import Console, SetupError
 from setup_steps.places import Places
@@ -57,7 +57,7 @@ def start(arguments: Sequence[str], places: Places, console: Console, children: 
     programs = prometheus.installed()
     if not programs:
         raise SetupError(f"this machine lacks prometheus and promtool ({REMEDY})")
-    sequence.set_up(places, data.needed(["train", *arguments]), console, children)
+    sequence.set_up(places, asked.needed(["train", *arguments], places.root), console, children)
     with tempfile.TemporaryDirectory(prefix="mpt-demo-") as scratch:
         return show(arguments, programs, places, Path(scratch))
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
-import re
 import shutil
 import urllib.request
 import zlib
 from pathlib import Path
-from typing import Iterator, Sequence
+from typing import Iterator
 
 from .children import Children, Outcome
 from .console import Console, SetupError
@@ -24,25 +23,12 @@ STAMP = ".complete"
 # A folder of the web or of this machine (file://) that holds the four files: asked instead of all other sources.
 MIRROR_VARIABLE = "MPT_FASHION_MNIST_MIRROR"
 
-# Commands of mpt that read a data set. Synthetic data and a folder of the user's own need nothing from here.
-READERS = ("train", "eval", "bench")
-
 APT_SECONDS = 300
 APT_PATIENCE = ("-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=20", "-o", "Acquire::https::Timeout=20")
 
 
 class Lacking(Exception):
     """A source that does not have the data set, and why."""
-
-
-def needed(arguments: Sequence[str]) -> bool:
-    """Whether `mpt ARGUMENTS` reads Fashion-MNIST from the cache."""
-    if not arguments or arguments[0] not in READERS or os.environ.get("MPT_DATA_DIR"):
-        return False
-    return not any(
-        re.search("data.source=(synthetic|noise|idx)", argument) or argument.startswith("--data-dir") or argument in ("--help", "-h")
-        for argument in arguments
-    )
 
 
 def ready(places: Places) -> bool:

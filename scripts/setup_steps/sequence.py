@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Callable, NamedTuple, NoReturn, Sequence
 
-from . import build, cuda, data, flavour, libtorch, pins
+from . import asked, build, cuda, data, flavour, libtorch, pins
 from .announce import Missing, announcement, demand, look
 from .children import Children
 from .console import Console, SetupError, seconds
@@ -57,8 +57,8 @@ def main(arguments: Sequence[str], root: Path) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     try:
-        wants_data = data.needed(arguments[1:]) if for_mpt else "--without-data" not in arguments
-        did = set_up(places, wants_data, console, children, "--with-nccl" in arguments and not for_mpt)
+        wants_data = asked.needed(arguments[1:], root) if for_mpt else "--without-data" not in arguments
+        did = set_up(places, wants_data, console, children, "--with-nccl" in arguments and not for_mpt, for_mpt)
         if not did and not for_mpt:
             console.say("mpt: everything is there already")
         return 0
@@ -91,9 +91,15 @@ def explain(error: OSError, places: Places) -> tuple[str, int]:
 
 
 def set_up(
-    places: Places, wants_data: bool, console: Console, children: Children, wants_nccl: bool = False
+    places: Places,
+    wants_data: bool,
+    console: Console,
+    children: Children,
+    wants_nccl: bool = False,
+    for_mpt: bool = False,
 ) -> bool:
-    """Does what is missing; false if that was nothing."""
+    """Does what is missing; false if that was nothing. Where it is done for a call of mpt, data that cannot be had is a
+    warning: whether the call needs it mpt knows better, and refuses what it cannot carry out."""
     beside = pins.CUDA_WHEELS if flavour.wants_cuda() else (pins.NCCL,) if wants_nccl else ()
     missing = look(places, wants_data, beside)
     if not missing.anything:
@@ -102,7 +108,7 @@ def set_up(
         console.say(announcement(missing, places))
     demand(missing, places, console)
     started = time.monotonic()
-    took = work(due(missing, places, beside, console, children))
+    took = work(due(missing, places, beside, console, children, for_mpt))
     if missing.heavy:
         parts = ", ".join(f"{part} {seconds(duration)}" for part, duration in took.items())
         console.say(f"mpt: ready in {seconds(time.monotonic() - started)} ({parts})")
@@ -117,7 +123,12 @@ class Part(NamedTuple):
 
 
 def due(
-    missing: Missing, places: Places, beside: Sequence[pins.Wheel], console: Console, children: Children
+    missing: Missing,
+    places: Places,
+    beside: Sequence[pins.Wheel],
+    console: Console,
+    children: Children,
+    for_mpt: bool = False,
 ) -> dict[str, Part]:
     """The parts of the work."""
     was = libtorch.home(places)
@@ -125,13 +136,22 @@ def due(
     def build_all() -> None:
         build.build(places, console, children, moved=libtorch.home(places) != was)
 
+    def bring_data() -> None:
+        try:
+            data.prepare(places, console, children)
+        except SetupError as error:
+            if not for_mpt:
+                raise
+            console.status(data.PART, "")
+            console.say(f"mpt: warning: {error}")
+
     parts: dict[str, Part] = {}
     if missing.libtorch:
         parts["libtorch"] = Part(partial(libtorch.prepare, places, console, children))
     if missing.program and missing.unpacked:
         parts["crates"] = Part(partial(build.ahead, places, console, children))
     if missing.data:
-        parts["Fashion-MNIST"] = Part(partial(data.prepare, places, console, children))
+        parts["Fashion-MNIST"] = Part(bring_data)
     if missing.cuda:
         parts[cuda.PART] = Part(partial(cuda.prepare, places, beside, console, children), frozenset({"libtorch"}))
     if missing.program or missing.rebuild:
