@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from pathlib import Path
 from typing import Iterator
 
@@ -24,8 +25,18 @@ UNREACHED = re.compile(
 )
 SHOWN_LINES = 40
 
-# What changes the program; tests and scripts do not.
-SOURCES = ("src", "build.rs", "Cargo.toml", "Cargo.lock", ".cargo", ".libtorch")
+# What changes the program, or the simulator beside it; tests and scripts do not.
+SOURCES = (
+    "src",
+    "build.rs",
+    "Cargo.toml",
+    "Cargo.lock",
+    ".cargo",
+    ".libtorch",
+    "simulator/src",
+    "simulator/build.rs",
+    "simulator/Cargo.toml",
+)
 
 
 def ready(places: Places) -> bool:
@@ -68,6 +79,7 @@ def build(places: Places, console: Console, children: Children, moved: bool) -> 
     The program holds the way to libtorch's folder, and cargo does not see when the repository's link has `moved`: then
     the program, and nothing else, is forgotten first.
     """
+    began = time.time()
     if moved:
         children.run(
             ["cargo", "clean", "--release", "--package=mpt", f"--target-dir={places.target}"], folder=str(places.root)
@@ -75,6 +87,10 @@ def build(places: Places, console: Console, children: Children, moved: bool) -> 
     outcome = cargo(places, console, children, [], {})
     if outcome.code != 0:
         fail(outcome)
+    # Where a change needs no linking the program keeps its time, and every later call would ask cargo again. What was
+    # changed during the build stays newer.
+    if all(changed <= began for changed in times(places.root)):
+        os.utime(places.program)
 
 
 def cargo(places: Places, console: Console, children: Children, more: list[str], extra: dict[str, str]) -> Outcome:

@@ -111,6 +111,7 @@ class RepositoryTest(ScratchTest):
 echo "$*" >> "$CALLS"
 if [ -n "$CARGO_SAYS" ]; then echo "$CARGO_SAYS" >&2; exit 101; fi
 if [ -n "$CARGO_SLEEPS" ]; then sleep "$CARGO_SLEEPS" & echo $! > "$CALLS.sleeper"; wait; fi
+if [ -n "$CARGO_LINKS_NOTHING" ]; then exit; fi
 mkdir -p target/release
 printf '#!/bin/sh\\n# /libtorch-\\necho "ran $* in $PWD"; exit ${EXITS:-0}\\n' > target/release/mpt
 chmod +x target/release/mpt

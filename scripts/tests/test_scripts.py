@@ -31,6 +31,25 @@ class CallTest(RepositoryTest):
         self.assertEqual((again.returncode, again.stderr), (0, ""))
         self.assertEqual(len(self.calls.read_text().splitlines()), 2)
 
+    def test_a_changed_simulator_builds_again(self) -> None:
+        source = self.root / "simulator" / "src" / "lib.rs"
+        source.parent.mkdir(parents=True)
+        source.write_text("")
+        self.call("mpt", "show")
+        later = time.time() + 5
+        os.utime(source, (later, later))
+        self.call("mpt", "show")
+        self.assertEqual(len(self.calls.read_text().splitlines()), 2)
+
+    def test_a_change_that_needs_no_linking_is_built_once(self) -> None:
+        self.call("mpt", "show")
+        earlier = time.time() - 100
+        os.utime(self.root / "target" / "release" / "mpt", (earlier, earlier))
+        for _ in range(2):
+            again = self.call("mpt", "show", CARGO_LINKS_NOTHING="1")
+            self.assertEqual((again.returncode, again.stderr), (0, ""))
+        self.assertEqual(len(self.calls.read_text().splitlines()), 2)
+
     def test_a_failed_build_shows_what_cargo_said(self) -> None:
         result = self.call("mpt", "show", CARGO_SAYS="error: expected one of `;` or `}`")
         self.assertEqual(result.returncode, 1)
