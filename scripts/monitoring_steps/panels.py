@@ -292,10 +292,11 @@ LEARNING: Sequence[Panel] = (
         [Query("max by (job) (mpt_learning_rate{RUN})")],
     ),
     Panel(
-        "Steps whose loss is not finite",
+        "Steps left out",
         "timeseries",
         "ops",
-        "Steps per second whose loss was infinite or not a number. Any at all: stop and look.",
+        "Steps per second whose loss or gradient was infinite or not a number, which changed nothing "
+        "(train.nonfinite=skip). Any at all: look at the norm of the gradient.",
         [Query("max by (job) (rate(mpt_nonfinite_steps_total{RUN}[RATE]))")],
     ),
     Panel(
