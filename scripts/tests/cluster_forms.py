@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import subprocess
 import sys
 import unittest
@@ -16,7 +17,7 @@ from kubeflow_trainer_api import models as kubeflow
 
 CLUSTER = Path(__file__).resolve().parent.parent.parent / "cluster"
 KUBERNETES = "1.37"
-RESUMABLE = 75
+RESUMABLE, REFUSED = 75, 2
 
 Manifest = dict[str, Any]
 
@@ -93,7 +94,10 @@ class ManifestsTest(unittest.TestCase):
                 codes = {code: rule["action"] for rule in rules for code in rule["onExitCodes"]["values"]}
                 # In a set of jobs the failure of the job is what restarts the whole set.
                 self.assertEqual(codes[RESUMABLE], "Ignore" if name.endswith(": Job") else "FailJob")
+                self.assertEqual(codes[REFUSED], "FailJob")
                 self.assertEqual({rule["onExitCodes"]["containerName"] for rule in rules}, {pod["containers"][0]["name"]})
+                # A Service called mpt would bring variables that mpt takes for misspelt keys.
+                self.assertIs(pod["enableServiceLinks"], False)
                 self.assertGreaterEqual(pod["terminationGracePeriodSeconds"], 60)
                 self.assertEqual((pod["restartPolicy"], pod["securityContext"]["runAsNonRoot"]), ("Never", True))
                 volumes = {volume["name"]: volume for volume in pod["volumes"]}
@@ -101,13 +105,34 @@ class ManifestsTest(unittest.TestCase):
                 self.assertEqual(mounts["/dev/shm"]["emptyDir"]["medium"], "Memory")
                 self.assertIn("persistentVolumeClaim", mounts["/runs"])
 
-    def test_sets_of_jobs_restart_without_counting_it(self) -> None:
-        for name, manifest in manifests():
-            for policy in (each["failurePolicy"] for each in objects(manifest) if "failurePolicy" in each):
-                with self.subTest(name):
-                    (rule,) = policy["rules"]
-                    self.assertEqual(rule["action"], "RestartJobSetAndIgnoreMaxRestarts")
+    def test_sets_of_jobs_restart_without_counting_it_unless_the_request_cannot_be_carried_out(self) -> None:
+        found = [(name, each["failurePolicy"]) for name, manifest in manifests() for each in objects(manifest) if "failurePolicy" in each]
+        self.assertEqual(len(found), 2)
+        for name, policy in found:
+            with self.subTest(name):
+                # The first rule that fits counts.
+                refused, resumable = policy["rules"]
+                self.assertEqual((refused["action"], resumable["action"]), ("FailJobSet", "RestartJobSetAndIgnoreMaxRestarts"))
+                for rule in (refused, resumable):
                     self.assertEqual(rule["onJobFailureReasons"], ["PodFailurePolicy"])
+                self.assertNotIn("onJobFailureMessagePatterns", resumable)
+                (pattern,) = refused["onJobFailureMessagePatterns"]
+                for code in (REFUSED, RESUMABLE, 1, 25):
+                    told = f"Container mpt for pod runs/mpt-0 failed with exit code {code} matching FailJob rule at index 0"
+                    self.assertEqual(bool(re.search(pattern, told)), code == REFUSED, code)
+
+    def test_kubeflow_starts_one_process_a_pod(self) -> None:
+        (job,) = (manifest for _, manifest in manifests() if manifest["kind"] == "TrainJob")
+        trainer = job["spec"]["trainer"]
+        self.assertEqual((trainer["numProcPerNode"], trainer["resourcesPerNode"]["limits"]["nvidia.com/gpu"]), (1, "1"))
+
+    def test_prometheus_takes_each_run_for_a_job_of_its_own(self) -> None:
+        (monitor,) = (manifest for _, manifest in manifests() if manifest["kind"] == "PodMonitor")
+        self.assertEqual(monitor["spec"]["jobLabel"], "batch.kubernetes.io/job-name")
+        # The alerts know a run by that.
+        for name, manifest in manifests():
+            if manifest["kind"] in ("Job", "JobSet", "TrainJob"):
+                self.assertIn("mpt", manifest["metadata"]["name"], name)
 
     def test_what_is_scraped_is_what_is_labelled(self) -> None:
         wanted = {"app.kubernetes.io/name": "mpt"}
