@@ -13,6 +13,7 @@ from libraries.environment import TORCHVISION, prepare
 from peers import computer, running
 from peers.comparison import positive, to_an_end
 from peers.environment import versions
+from peers.record import demand_folder
 from peers.running import Failed
 from setup_steps import sequence
 from setup_steps.children import Children
@@ -54,6 +55,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def compare(options: argparse.Namespace, places: Places, console: Console, children: Children) -> int:
     """All of it; the exit code says whether everything could be measured, not which goals were met."""
+    demand_folder(options.json)
     python = prepare(TORCHVISION, places, console, children)
     if options.make:
         if options.make.exists():

@@ -34,16 +34,18 @@ def main(arguments: Sequence[str], root: Path) -> int:
 
 def to_an_end(work: Callable[[Places, Console, Children], int], root: Path) -> int:
     """Does it, and turns every foreseen trouble into a sentence and an exit code."""
-    console, children = Console(), Children()
+    places, console, children = Places.from_environment(root), Console(), Children()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     try:
-        return work(Places.from_environment(root), console, children)
+        return work(places, console, children)
     except KeyboardInterrupt as interruption:
         number = interruption.args[0] if interruption.args else signal.SIGINT
         return end(console, children, "interrupted", 128 + number)
     except (SetupError, running.Failed) as error:
         return end(console, children, str(error), getattr(error, "code", 1))
+    except OSError as error:
+        return end(console, children, *sequence.explain(error, places))
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -13,6 +13,12 @@ from .catalogue import Size
 SAME = ("processor", "cores", "torch", "jax")
 
 
+def demand_folder(file: Path | None) -> None:
+    """Sees that a record can be written at the end of hours, if one is to be."""
+    if file and not file.absolute().parent.is_dir():
+        raise SetupError(f"--json: there is no folder {file.absolute().parent}")
+
+
 class Record:
     """Results of all rounds. A file that is there already is gone on with."""
 
@@ -24,8 +30,8 @@ class Record:
         self.summary: list[dict] = []
         if file and file.exists():
             self._go_on(file)
-        elif file and not file.absolute().parent.is_dir():
-            raise SetupError(f"--json: there is no folder {file.absolute().parent}")
+        else:
+            demand_folder(file)
 
     def _go_on(self, file: Path) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import sys
@@ -94,6 +95,19 @@ class CommandTest(ScratchTest):
         self.assertEqual((count, sorted(kept["failures"])), ([2, 2, 2], ["pillow-worker", "tensors-worker"]))
         self.assertIn("a worker failed and is left out from there on: exit code 1: no worker can be had", said.getvalue())
         self.assertRegex(said.getvalue(), r"torchvision, as installed \(Pillow\) +1 .* 1.60\n")
+
+    def test_a_record_without_a_folder_is_refused_before_anything_is_done(self) -> None:
+        self.enter(mock.patch.object(command, "prepare", mock.Mock(side_effect=AssertionError("too late"))))
+        said = self.enter(contextlib.redirect_stderr(io.StringIO()))
+        self.assertEqual(command.main([f"--json={self.scratch}/nowhere/record.json"], self.scratch), 2)
+        self.assertIn(f"mpt: --json: there is no folder {self.scratch}/nowhere", said.getvalue())
+
+    def test_what_the_system_refuses_is_a_sentence(self) -> None:
+        full = OSError(errno.ENOSPC, "No space left on device")
+        self.enter(mock.patch.object(command, "prepare", mock.Mock(side_effect=full)))
+        said = self.enter(contextlib.redirect_stderr(io.StringIO()))
+        self.assertEqual(command.main([], self.scratch), 2)
+        self.assertIn("mpt: the disk is full: make room for ", said.getvalue())
 
     def test_files_alone_are_made_in_a_new_folder(self) -> None:
         pretender = self.scratch / "pretender"
