@@ -63,6 +63,14 @@ impl Job {
         self
     }
 
+    /// Makes a program of a shell script in the job's folder; gives its path.
+    fn program(&self, name: &str, script: &str) -> String {
+        let path = self.folder.path().join(name);
+        fs::write(&path, format!("#!/usr/bin/env bash\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        text(&path).to_owned()
+    }
+
     fn run_folder(&self) -> PathBuf {
         self.folder.path().join("runs").join(format!("slurm-{}", self.number))
     }
@@ -201,11 +209,7 @@ fn a_batch_job_that_fails_is_not_put_back_into_the_queue() {
 /// Puts a program in the place of torchrun that ends as torchrun does: with 1, whatever its ranks ended with.
 fn with_torchrun(script: &str) -> Job {
     let job = Job::new("slurm/torchrun.sbatch");
-    let torchrun = job.folder.path().join("torchrun");
-    fs::write(&torchrun, format!("#!/usr/bin/env bash\necho \"torchrun $*\" >>\"$STAND_IN/calls\"\n{script}\n"))
-        .unwrap();
-    fs::set_permissions(&torchrun, fs::Permissions::from_mode(0o755)).unwrap();
-    let torchrun = text(&torchrun).to_owned();
+    let torchrun = job.program("torchrun", &format!("echo \"torchrun $*\" >>\"$STAND_IN/calls\"\n{script}"));
     // One agent a node.
     job.set("TORCHRUN", torchrun).set("RANKS_PER_NODE", "2").set("SLURM_NTASKS", "1")
 }
@@ -266,6 +270,20 @@ fn mpirun_that_was_asked_to_stop_ends_after_the_checkpoint_of_all_ranks() {
     let calls = job.read("calls");
     assert!(calls.contains("-x MASTER_ADDR -x MASTER_PORT"), "{calls}");
     assert_eq!(calls.matches("a rank ended with 0\n").count(), 4, "{calls}");
+}
+
+/// Whoever stopped the ranks, as a batch system does that signals them itself: what is not at its end is not told as done.
+#[test]
+fn mpirun_tells_how_its_ranks_ended() {
+    for code in [75, 0, 1] {
+        let job = Job::new("mpi/mpirun");
+        let (run, program) = (job.run_folder(), job.program("mpt", &format!("exit {code}")));
+        let job = job.set("RUN_DIR", text(&run)).set("MPT", program);
+        let hosts = job.folder.path().join("hosts");
+        fs::write(&hosts, "localhost slots=2\n").unwrap();
+        assert_eq!(job.end(job.start(0, &[text(&hosts)])), code, "{}", job.read("log"));
+        assert!(!run.with_extension("stopped").exists());
+    }
 }
 
 #[test]
