@@ -1,4 +1,4 @@
-//! What others may have written or may send, changed at random, to every reader of mpt: see `tests/fuzz/entries`. The number
+//! What others may have written or may send, changed at random, to the readers that `tests/fuzz/entries` names. The number
 //! of executions is fixed, and so are the inputs. An input that a reader does not stand is left in the folder for temporary
 //! files of the build, under the reader's name.
 

@@ -1,6 +1,9 @@
-//! One function for each reader of what others may have written. It takes bytes, drives the reader as mpt does, and asserts
-//! what must hold of any input: no panic, memory in proportion to the input, nothing outside of the run's folder, and either
-//! something sound or one sentence. `tests/hostile` calls them with mutations of the seeds, cargo-fuzz with what it finds.
+//! Readers of what others may have written, one function each: recipes, models, `state.json`, tensors, a run's folder, idx
+//! files, tar archives, packs and HTTP requests. It takes bytes, drives the reader as mpt does, and asserts what must hold of
+//! any input: no panic, memory in proportion to the input, nothing outside of the run's folder, and either something sound or
+//! one sentence. `tests/hostile` calls them with mutations of the seeds, cargo-fuzz with what it finds.
+//!
+//! Image files, folders of classes, a file of statistics and `metrics.jsonl` have no entry.
 
 pub mod archive;
 pub mod checkpoint;
@@ -30,7 +33,7 @@ pub struct Entry {
     pub tokens: &'static [&'static str],
 }
 
-/// Every reader.
+/// All of them.
 pub const ALL: [Entry; 9] = [
     checkpoint::STATE,
     checkpoint::TENSORS,
