@@ -1,5 +1,5 @@
 //! Readers of what others may have written, one function each: recipes, models, `state.json`, tensors, a run's folder, idx
-//! files, tar archives, packs and HTTP requests. It takes bytes, drives the reader as mpt does, and asserts what must hold of
+//! files, tar archives, packs and HTTP requests. Each takes bytes, drives the reader as mpt does, and asserts what must hold of
 //! any input: no panic, memory in proportion to the input, nothing outside of the run's folder, and either something sound or
 //! one sentence. `tests/hostile` calls them with mutations of the seeds, cargo-fuzz with what it finds.
 //!
