@@ -12,6 +12,17 @@ void mpt_free_message(char *message) { free(message); }
 // How the libtorch that is loaded was built, to be freed with mpt_free_message.
 char *mpt_libtorch_configuration() { return strdup(at::show_config().c_str()); }
 
+// Sets how many threads an operation uses that is called from this thread. Whoever has libtorch's headers in it, which are
+// libtorch and the files beside this, gives a thread the number that any thread has set last when it first asks for one
+// there: so both ask before the own number is set.
+char *mpt_set_threads(int64_t threads) {
+  return guarded([&] {
+    at::get_num_threads();
+    at::internal::lazy_init_num_threads();
+    at::set_num_threads(static_cast<int>(threads));
+  });
+}
+
 // The gradients of the input, the weight and the bias: those that are wanted, else nullptr.
 char *mpt_convolution_backward(const at::Tensor *gradient, const at::Tensor *input, const at::Tensor *weight,
                                int64_t stride, int64_t padding, int64_t groups, const bool *wanted,

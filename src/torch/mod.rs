@@ -16,6 +16,7 @@ use torch_sys::C_tensor;
 unsafe extern "C" {
     fn mpt_free_message(message: *mut c_char);
     fn mpt_libtorch_configuration() -> *mut c_char;
+    fn mpt_set_threads(threads: i64) -> *mut c_char;
     fn mpt_convolution_backward(
         gradient: *const C_tensor,
         input: *const C_tensor,
@@ -234,11 +235,12 @@ fn max_pool_backward_by(
     owned(result).ok_or_else(|| Error::failed("max-pooling gave no gradient"))
 }
 
-/// Sets how many threads libtorch uses for an operation called from this thread. (OpenMP keeps the number per thread.)
+/// Sets how many threads libtorch, and what is here, use for an operation called from this thread: at least one. (OpenMP keeps
+/// the number per thread.)
 pub fn set_threads(threads: usize) {
-    // The first question of a thread gives it the number that any thread has set last: so it comes before the own number.
-    let _ = tch::get_num_threads();
-    tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+    // SAFETY: takes a number, and gives a message that `check` frees.
+    let set = check(unsafe { mpt_set_threads(threads.clamp(1, i32::MAX as usize) as i64) });
+    debug_assert!(set.is_ok(), "any number from 1 on will do");
 }
 
 #[cfg(test)]
@@ -262,6 +264,10 @@ mod tests {
                 set_threads(1);
                 asked.wait();
                 go_on.wait();
+                // In a parallel region of libtorch's own code, and in one of the files beside this.
+                let image = Tensor::ones([1, 8, 64, 64], (Kind::Float, Device::Cpu));
+                let _ = &image
+                    + max_pool(&image, PoolWindow { kernel: 3, stride: 1, padding: 1, ceil_mode: false }).unwrap().0;
                 tch::get_num_threads()
             });
             scope.spawn(|| {
