@@ -1,6 +1,7 @@
 //! `mpt data`.
 
 use super::options::{What, Where, set};
+use crate::data::files::MOST_NAMED;
 use crate::data::images::files;
 use crate::data::prepare::statistics::Statistics;
 use crate::data::{Source, Subset, pack};
@@ -17,9 +18,6 @@ use crate::report::table::{commas, table, text};
 use clap::{Args, Subcommand};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// The most images that are named because they are not in a pack.
-const MOST_NAMED: usize = 100;
 
 /// Arguments of `mpt data`.
 #[derive(Debug, Args)]
@@ -97,7 +95,7 @@ impl Data {
                 let source = opened(&recipe, Subset::Train)?;
                 console::say(&format!("reading {} images", commas(source.len() as u64)));
                 let (found, unread) = Statistics::of(source.as_ref())?;
-                unread.iter().for_each(|problem| console::say(left_out(problem)));
+                tell_left_out(&unread);
                 found.write(&out)?;
                 console::results(&shown(&found))?;
                 console::say(&format!("written: {}; use it with --set data.statistics=FILE", out.display()));
@@ -105,10 +103,11 @@ impl Data {
             }
             Task::Files { which, quality, out } => {
                 let recipe = which.recipe()?;
-                for (subset, name) in [(Subset::Train, "train"), (Subset::Test, "test")] {
-                    let (source, folder) = (opened(&recipe, subset)?, out.join(name));
+                let sources = [opened(&recipe, Subset::Train)?, opened(&recipe, Subset::Test)?];
+                for (source, name) in sources.iter().zip(["train", "test"]) {
+                    let folder = out.join(name);
                     console::say(&format!("writing {} images to {}", commas(source.len() as u64), folder.display()));
-                    files::write(source.as_ref(), &folder, quality)?;
+                    tell_left_out(&files::write(source.as_ref(), &folder, quality)?);
                 }
                 Ok(0)
             }
@@ -139,10 +138,7 @@ fn pack(recipe: &Recipe, out: &Path) -> Result<u8> {
         }
         (packed, _) => packed?,
     };
-    packed.left_out.iter().take(MOST_NAMED).for_each(|problem| console::say(left_out(problem)));
-    if packed.left_out.len() > MOST_NAMED {
-        console::warn(format!("{} more images were left out", packed.left_out.len() - MOST_NAMED));
-    }
+    tell_left_out(&packed.left_out);
     let [train, test] = packed.counts.map(|count| commas(count as u64));
     let size = show_bytes(packed.bytes);
     console::results(&format!("{train} training and {test} test images, {size}: {}\n", out.display()))?;
@@ -156,8 +152,13 @@ fn opened(recipe: &Recipe, subset: Subset) -> Result<Arc<dyn Source>> {
     Ok(source)
 }
 
-fn left_out(problem: &str) -> Line {
-    Line::warning(format!("left out: {problem}")).with("problem", problem)
+/// Says which images were left out and why, of very many only how many.
+fn tell_left_out(problems: &[String]) {
+    let line = |problem: &String| Line::warning(format!("left out: {problem}")).with("problem", problem.as_str());
+    problems.iter().take(MOST_NAMED).for_each(|problem| console::say(line(problem)));
+    if problems.len() > MOST_NAMED {
+        console::warn(format!("{} more images were left out", problems.len() - MOST_NAMED));
+    }
 }
 
 /// In 0 to 255, as images are stored.

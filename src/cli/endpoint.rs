@@ -2,6 +2,7 @@
 //! that is in use is told before there are ranks.
 
 use super::place::Place;
+use crate::data::Supply;
 use crate::engine::session::Job;
 use crate::error::Result;
 use crate::events::Event;
@@ -28,15 +29,20 @@ pub fn port(recipe: &Recipe, place: &Place) -> Result<Option<Port>> {
 }
 
 impl Endpoint {
-    /// Serves the metrics of a job at a port, and says where, unless told to be quiet about a port that was named.
+    /// Serves the metrics of a job at a port, of the devices of this host, and says where, unless told to be quiet about a port that was named.
+    /// `None`: the first rank of the host is in another process, which does.
     ///
     /// # Errors
     /// There is no thread to be had.
-    pub fn open(port: Port, recipe: &Recipe, job: &Job, place: &Place, quiet: bool) -> Result<Self> {
+    pub fn open(port: Port, recipe: &Recipe, job: &Job, supply: &Supply, quiet: bool) -> Result<Option<Self>> {
+        if let Supply::Other { first, .. } = supply {
+            console::say(Line::new("metrics", format!("metrics: rank {first} serves those of all ranks of this host")));
+            return Ok(None);
+        }
         let metrics = Arc::new(Metrics::new(&Watched {
             plan: Arc::clone(&job.assignment.plan),
             devices: job.devices.clone(),
-            shown: place.host_ranks(job.devices.len()),
+            shown: supply.ranks(job.devices.len()),
             precision: recipe.train.precision.resolved().name(),
             loader: Arc::clone(&job.loaded),
         })?);
@@ -47,7 +53,7 @@ impl Endpoint {
             );
         }
         let _server = Server::start(port, Arc::clone(&metrics))?;
-        Ok(Self { metrics, _server })
+        Ok(Some(Self { metrics, _server }))
     }
 
     /// Takes note of what happened.

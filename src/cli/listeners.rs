@@ -3,7 +3,7 @@
 use super::endpoint::Endpoint;
 use crate::events::Event;
 use crate::report::console;
-use crate::report::progress::{Progress, left_out, not_linked, not_saved};
+use crate::report::progress::{Progress, left_out, not_linked, not_saved, unread};
 use crate::report::run_log::RunLog;
 use std::io::IsTerminal;
 use std::time::Instant;
@@ -32,6 +32,7 @@ impl Listeners {
             (Some(progress), _) => progress.event(event),
             (None, Event::NotSaved { step, problem }) => console::say(not_saved(*step, problem)),
             (None, Event::NotLinked(problem)) => console::say(not_linked(problem)),
+            (None, Event::Unread(problems)) => problems.iter().for_each(|problem| console::say(unread(problem))),
             (None, Event::Step(step)) => {
                 if let Some(line) = left_out(step) {
                     console::say(line);

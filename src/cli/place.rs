@@ -21,12 +21,14 @@ use crate::plan::Mesh;
 use crate::recipe::settings::ParallelSettings;
 use crate::recipe::{Layered, Precision, Recipe};
 use std::ffi::OsStr;
-use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tch::Device;
+
+/// The most CPU devices of a run: each is a thread with its own copy of what it holds.
+const MOST_CPU_DEVICES: usize = 64;
 
 /// How long a rank looks for the store of its run where the settings, which say it, cannot be read.
 const MEETING: Duration = Duration::from_secs(60);
@@ -119,14 +121,6 @@ impl Place {
         !matches!(self, Self::Rank(_, world, _) if world.who.rank >= ranks)
     }
 
-    /// The ranks of this host, of so many in all.
-    pub fn host_ranks(&self, ranks: usize) -> Range<usize> {
-        let Self::Rank(_, world, _) = self else { return 0..ranks };
-        let Described { rank, local_rank, local_size, .. } = world.who;
-        let first = rank - local_rank;
-        first..first + local_size
-    }
-
     /// The kind of devices.
     pub fn devices(&self) -> Devices {
         match self {
@@ -200,17 +194,18 @@ impl Place {
         self.devices().fit_own_half(layered)
     }
 
-    /// Sees that there are as many ranks as settings ask for.
+    /// Sees that so many ranks can be where they are.
     ///
     /// # Errors
-    /// A launcher started another number.
-    pub fn check_ranks(&self, layered: &Layered) -> Result<()> {
-        let Some(started) = self.started() else { return Ok(()) };
-        let ranks = layered.recipe()?.layout()?.0.ranks();
-        if ranks == started {
-            return Ok(());
+    /// A launcher started another number, or they are more threads than one machine may have.
+    pub fn check_ranks(&self, ranks: usize) -> Result<()> {
+        match self.started() {
+            Some(started) if started != ranks => Err(Error::usage(format!(
+                "{ranks} devices are asked for, but {started} ranks were started, one a device"
+            ))),
+            Some(_) => Ok(()),
+            None => check_threads(ranks),
         }
-        Err(Error::usage(format!("{ranks} devices are asked for, but {started} ranks were started, one a device")))
     }
 
     /// Tells a job where its ranks are.
@@ -296,6 +291,19 @@ impl Place {
     fn boards(&self) -> Result<Option<[Board; 2]>> {
         let Self::Rank(_, world, _) = self else { return Ok(None) };
         Ok(Some([world.board(council::SPEAKING)?, world.board(council::SPEAKING)?]))
+    }
+}
+
+/// Sees that so many devices can be threads of one process.
+///
+/// # Errors
+/// They are more than one machine may have.
+pub fn check_threads(devices: usize) -> Result<()> {
+    match devices {
+        0..=MOST_CPU_DEVICES => Ok(()),
+        _ => Err(Error::usage(format!(
+            "{devices} CPU devices are more than the {MOST_CPU_DEVICES} that one machine may have"
+        ))),
     }
 }
 

@@ -28,7 +28,7 @@ pub fn on_ranks(
         Some(Described { launcher, .. }) => Err(Error::usage(format!(
             "`mpt {command}` works on one machine and starts the ranks itself: start it without {launcher}"
         ))),
-        None => work(&place),
+        None => place.check_ranks(count).and_then(|()| work(&place)),
     };
     done.inspect_err(|error| place.fail(error)).map(|()| 0)
 }

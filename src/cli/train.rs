@@ -6,6 +6,7 @@ use super::listeners::Listeners;
 use super::options::{Devices, What, Where, set};
 use super::place::Place;
 use super::resume::Resume;
+use crate::checkpoint::Checkpoints;
 use crate::engine::job::plan_of;
 use crate::engine::saving::Saving;
 use crate::engine::session::{Job, Ranks, run};
@@ -193,7 +194,8 @@ impl Train {
         let _heartbeat = place.heartbeat(&recipe.parallel)?;
         let (mesh, limit) = (job.assignment.plan.mesh, recipe.parallel.timeout);
         let (grouped, watchdog) = place.grouped("training", mesh, limit, run_folder.clone())?;
-        let endpoint = port.map(|port| Endpoint::open(port, &recipe, &job, place, self.quiet)).transpose()?;
+        let open = |port| Endpoint::open(port, &recipe, &job, &grouped.supply, self.quiet);
+        let endpoint = port.map(open).transpose()?.flatten();
         let mut listeners = Listeners::new(begin, self.quiet, log, endpoint);
         let ended = run(job, Ranks::Grouped(grouped), &mut |event| listeners.hear(event));
         let summary = ended.map_err(|error| watchdog.conclude(error))?;
@@ -214,8 +216,8 @@ impl Train {
             None => self.settings()?,
         };
         place.fit(&mut layered)?;
-        place.check_ranks(&layered)?;
         let recipe = layered.recipe()?;
+        place.check_ranks(recipe.layout()?.0.ranks())?;
         let control = Control::until(recipe.train.max_time.and_then(|limit| begin.checked_add(limit)));
         let mut job = Job::new(&recipe, control)?;
         place.suit(&mut job, &recipe);
@@ -344,7 +346,11 @@ impl Train {
         let log = match (resume, &self.run_dir) {
             (Some(Resume { run, checkpoint, .. }), _) => {
                 let position = checkpoint.as_ref().map(|checkpoint| checkpoint.state.position).unwrap_or_default();
-                Some(RunLog::resumed(run, effective, &job.devices, &position)?)
+                let log = RunLog::resumed(run, effective, &job.devices, &position)?;
+                let behind =
+                    checkpoint.as_ref().map(|checkpoint| Checkpoints::of_run(run).go_back_to(&checkpoint.state));
+                behind.transpose().map_err(|error| Error::failed(format!("{}: {error}", run.display())))?;
+                Some(log)
             }
             (None, Some(folder)) => Some(RunLog::in_folder(folder, effective, &job.devices)?),
             (None, None) => {

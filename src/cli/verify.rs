@@ -1,6 +1,7 @@
 //! `mpt verify`.
 
 use super::options::{Devices, What, Where, set};
+use super::place::check_threads;
 use crate::data::Noise;
 use crate::engine::job::{plan_of, settings};
 use crate::engine::rank::Settings;
@@ -70,6 +71,7 @@ impl Verify {
                 "train.exchange is fp16, which rounds what the whole network does not; check the split with --set train.exchange=full",
             ));
         }
+        check_threads(recipe.layout()?.0.ranks())?;
         let whole = plan(&plan_of(&recipe)?.model, Mode::Single.mesh(1)?, Mode::Single)?;
         let split = self.broken(plan_of(&recipe)?)?;
         let trial = trial(&recipe, &whole, self.steps, devices)?;

@@ -34,15 +34,17 @@ impl Counts {
     pub fn failed_one(&self, problem: &str) {
         self.failed.fetch_add(1, Ordering::Relaxed);
         let Problems { known, news } = &mut *self.problems();
-        if known.len() < MOST_NAMED && known.insert(problem.to_owned()) {
-            news.push(problem.to_owned());
-            if known.len() == MOST_NAMED {
-                news.push("further images that cannot be read are counted, and not named".to_owned());
-            }
+        // One more than are named is remembered: that there are more.
+        if known.len() <= MOST_NAMED && known.insert(problem.to_owned()) {
+            news.push(if known.len() <= MOST_NAMED {
+                format!("{problem}; the next image that can be read stands in for it")
+            } else {
+                "more images cannot be read; they are counted, and not named".to_owned()
+            });
         }
     }
 
-    /// What has been noted since this was last asked.
+    /// What has been noted since this was last asked, in sentences.
     pub fn news(&self) -> Vec<String> {
         mem::take(&mut self.problems().news)
     }
@@ -59,5 +61,27 @@ impl Counts {
 
     fn problems(&self) -> MutexGuard<'_, Problems> {
         self.problems.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_image_is_named_once_and_beyond_a_hundred_it_is_said_that_there_are_more() {
+        let counts = Counts::default();
+        for time in 0..2 {
+            (0..MOST_NAMED).for_each(|image| counts.failed_one(&format!("{image:03}: is truncated")));
+            let news = counts.news();
+            assert_eq!(news.len(), if time == 0 { MOST_NAMED } else { 0 });
+            assert!(
+                news.iter()
+                    .all(|said| said.ends_with(": is truncated; the next image that can be read stands in for it"))
+            );
+        }
+        (0..2).for_each(|image| counts.failed_one(&format!("one more: {image}")));
+        assert_eq!(counts.news(), ["more images cannot be read; they are counted, and not named"]);
+        assert_eq!(counts.failed(), 2 * MOST_NAMED as u64 + 2);
     }
 }

@@ -1,7 +1,9 @@
 //! Data sets in the files of MNIST (Y. LeCun, C. Cortes and C. Burges) and its likes, such as Fashion-MNIST (H. Xiao,
 //! K. Rasul and R. Vollgraf, 2017): one file of grey images and one of labels for each subset, kept in memory.
 
-use super::idx_file::{Content, IdxFile, damaged, unreadable};
+use super::files::unreadable;
+use super::idx_file::{Content, IdxFile, damaged};
+use super::images::decode::to_values;
 use super::source::{Source, Subset};
 use crate::error::{Error, Result};
 use std::io::ErrorKind;
@@ -70,10 +72,7 @@ impl Source for IdxDataset {
 
     fn read(&self, index: usize, pixels: &mut [f32]) -> Result<i64> {
         let size = self.height * self.width;
-        let image = &self.images[index * size..][..size];
-        for (pixel, &byte) in pixels.iter_mut().zip(image) {
-            *pixel = f32::from(byte) / 255.0;
-        }
+        to_values(&self.images[index * size..][..size], pixels);
         Ok(i64::from(self.labels[index]))
     }
 }

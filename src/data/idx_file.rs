@@ -2,6 +2,7 @@
 //! type, the number of dimensions, each dimension as a big-endian 32-bit number, then the elements. Plain or gzip:
 //! what the file begins with decides, not its name.
 
+use super::files::unreadable;
 use crate::error::{Error, Result};
 use flate2::read::MultiGzDecoder;
 use std::cmp::Ordering;
@@ -123,14 +124,6 @@ impl Problem {
             Self::Content(problem) => damaged(path, &problem),
         }
     }
-}
-
-/// The error for a file that the system does not let us read.
-pub fn unreadable(path: &Path, error: &io::Error) -> Error {
-    Error::usage(format!(
-        "cannot read {}: {error}; make it readable or name another folder with --data-dir",
-        path.display()
-    ))
 }
 
 /// The error for a file that is there and of no use: `problem` ends a sentence that begins with the path.

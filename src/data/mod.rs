@@ -1,4 +1,4 @@
-//! Where examples come from and how they reach the ranks. Nothing here knows what a tensor or a device is.
+//! Where examples come from and how they reach the ranks. Nothing here knows what a device is.
 //!
 //! * [`source`] what a data set is: examples read by index
 //! * [`idx`] the files of MNIST and Fashion-MNIST ([`idx_file`]: one such file)
@@ -12,6 +12,7 @@
 //! * [`batch`] a rank's share of a global batch, with its dropout masks
 //! * [`loader`] the threads that make batches ahead of the ranks ([`outlet`]: where it leaves them)
 //! * [`shared`] one loader for all ranks of a host
+//! * [`files`] what image files are called, and how they are told of
 //! * [`cores`] work on all cores at once
 //!
 //! Every random choice is keyed by what it is for (see [`crate::random`]), so what a batch holds depends on the seed,
@@ -21,6 +22,7 @@ pub mod augment;
 pub mod batch;
 pub mod cores;
 pub mod counts;
+pub mod files;
 pub mod idx;
 pub mod idx_file;
 pub mod images;

@@ -3,6 +3,7 @@
 use super::mapped;
 use crate::comm::nccl::facts::{Driver, Nccl};
 use crate::torch::device::load_cuda;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -78,7 +79,8 @@ fn asked(mut command: Command, limit: Duration) -> Result<Cuda, String> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let child =
         command.spawn().map_err(|error| format!("the process that asks the driver cannot be started: {error}"))?;
-    let process = child.id() as i32;
+    // A process keeps this name for good, where its number may be given away as soon as it has ended.
+    let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
     let (sender, ended) = mpsc::channel();
     thread::spawn(move || sender.send(child.wait_with_output()));
     match ended.recv_timeout(limit) {
@@ -87,9 +89,8 @@ fn asked(mut command: Command, limit: Duration) -> Result<Cuda, String> {
         Ok(Ok(output)) => Err(format!("asking the driver ended the process that did so ({})", output.status)),
         Ok(Err(error)) => Err(format!("the process that asks the driver cannot be followed: {error}")),
         Err(_) => {
-            // SAFETY: the thread above has not yet waited for the process, so that the number is still its own. One that
-            // hangs in the driver outlives even this.
-            unsafe { libc::kill(process, libc::SIGKILL) };
+            // One that hangs in the driver outlives even this.
+            let _ = process.and_then(|process| pidfd_send_signal(process, Signal::KILL));
             Err(format!("the driver does not answer within {} s", limit.as_secs()))
         }
     }

@@ -22,7 +22,10 @@ pub struct Facts {
 
 /// Finds it.
 pub fn find(machine: &Machine) -> Facts {
-    let folder = machine.variable("MPT_DATA_DIR").map_or_else(|| machine.folders.data.clone(), PathBuf::from);
+    // That variable names the folder of whatever data set is asked for.
+    let is_meant = machine.variable("MPT_DATA_SOURCE").is_none_or(|source| source == "fashion-mnist");
+    let named = machine.variable("MPT_DATA_DIR").filter(|_| is_meant);
+    let folder = named.map_or_else(|| machine.folders.data.clone(), PathBuf::from);
     let is_there = |name: &str| folder.join(name).exists() || folder.join(format!("{name}.gz")).exists();
     let missing: Vec<&'static str> = FILES.into_iter().filter(|name| !is_there(name)).collect();
     Facts { found: missing.is_empty(), missing, folder }

@@ -4,7 +4,7 @@
 use super::agreement::Word;
 use super::data_sets;
 use super::input::DeviceBatch;
-use super::job::{check_devices, plan_of, settings, test_set};
+use super::job::{plan_of, settings, test_set};
 use super::rank::{Rank, Settings};
 use super::saving::described;
 use super::session::Grouped;
@@ -81,7 +81,6 @@ impl Evaluation {
     /// The recipe's parts do not fit together, its data cannot be read, or the weights do not fit its model.
     pub fn new(recipe: &Recipe, weights: TensorFile, device: Device, threads: usize) -> Result<Self> {
         let plan = Arc::new(plan_of(recipe)?);
-        check_devices(&plan)?;
         let test = test_set(recipe, &plan)?;
         let views = if recipe.data.ten_crop { Views::Ten } else { Views::Centre };
         let preparation = data_sets::for_evaluation(recipe, &plan.model, test.as_ref(), views)?;

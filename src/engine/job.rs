@@ -15,16 +15,13 @@ use crate::model::names::Naming;
 use crate::model::rewrite::relu_after_pool;
 use crate::model::{Model, shipped};
 use crate::optim::Timeline;
-use crate::plan::{Plan, plan};
+use crate::plan::{Mesh, Mode, Plan, plan};
 use crate::recipe::Precision;
 use crate::recipe::Recipe;
 use crate::recipe::settings::{ExchangePrecision, NonFinite, OwnHalf, SourceKind};
 use std::path::Path;
 use std::sync::Arc;
 use tch::Device;
-
-/// The most CPU devices of a run: each is a thread with its own copy of what it holds.
-const MOST_CPU_DEVICES: usize = 64;
 
 impl Job {
     /// Everything for a run of `recipe` on CPU devices, ended early by `control`.
@@ -33,7 +30,6 @@ impl Job {
     /// The recipe's parts do not fit together, or its data cannot be read.
     pub fn new(recipe: &Recipe, control: Control) -> Result<Self> {
         let plan = Arc::new(plan_of(recipe)?);
-        check_devices(&plan)?;
         check_timeline(&plan, &recipe.timeline)?;
         let train = data_sets::open(recipe, &plan.model, Subset::Train)?;
         data_sets::check_fit(&plan, train.as_ref(), &recipe.data)?;
@@ -109,19 +105,6 @@ impl Job {
     }
 }
 
-/// Sees that a plan's devices, if they are of the CPU, are as many as one machine may have.
-///
-/// # Errors
-/// They are more.
-pub fn check_devices(plan: &Plan) -> Result<()> {
-    match plan.mesh.ranks() {
-        ranks if ranks > MOST_CPU_DEVICES => Err(Error::usage(format!(
-            "{ranks} CPU devices are more than the {MOST_CPU_DEVICES} that one machine may have"
-        ))),
-        _ => Ok(()),
-    }
-}
-
 fn check_timeline(plan: &Plan, timeline: &Timeline) -> Result<()> {
     let names = Naming::Layers.of(&plan.model);
     match timeline.stray(&names) {
@@ -152,8 +135,17 @@ pub fn test_set(recipe: &Recipe, plan: &Plan) -> Result<Arc<dyn Source>> {
 pub fn plan_of(recipe: &Recipe) -> Result<Plan> {
     let model = relu_after_pool(&model_of(recipe)?);
     let (mesh, mode) = recipe.layout()?;
-    let plan = plan(&model, mesh, mode)?;
-    let plan = if recipe.parallel.own_half.resolved() == OwnHalf::On { plan.own_part_first() } else { plan };
+    laid_out(&model, mesh, mode, recipe, recipe.parallel.own_half.resolved() == OwnHalf::On)
+}
+
+/// The plan of a model whose exchanges are as a recipe has them; `own_first`: layers that can compute with their own part
+/// before the others are there.
+///
+/// # Errors
+/// The model cannot be laid out so, or what is exchanged cannot be rounded.
+pub fn laid_out(model: &Model, mesh: Mesh, mode: Mode, recipe: &Recipe, own_first: bool) -> Result<Plan> {
+    let plan = plan(model, mesh, mode)?;
+    let plan = if own_first { plan.own_part_first() } else { plan };
     match recipe.train.exchange {
         ExchangePrecision::Full => Ok(plan),
         ExchangePrecision::Half if recipe.train.precision.resolved() == Precision::Bf16 => Err(Error::usage(

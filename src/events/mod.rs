@@ -28,6 +28,8 @@ pub enum Event {
         /// Examples in all.
         of: u64,
     },
+    /// Training stands for a checkpoint: it is copied, once the one before it is written.
+    Saving,
     /// A checkpoint has been written.
     Saved(Saved),
     /// A checkpoint could not be written; the ones before it are there still.

@@ -141,10 +141,10 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(20);
 
-    /// Which rank loads for a rank, and for whom it does.
+    /// Which rank loads for a rank, and all for whom it does.
     fn told(supply: &Supply) -> (usize, Vec<usize>) {
         match supply {
-            Supply::First { rank, others } => (*rank, others.iter().map(|(rank, _)| *rank).collect()),
+            Supply::First { rank, .. } => (*rank, supply.ranks(6).into_iter().collect()),
             Supply::Other { first, .. } => (*first, Vec::new()),
             Supply::Here => panic!("a rank of many loads for all"),
         }
@@ -167,7 +167,7 @@ mod tests {
         let others = found.drain(..).map(|thread| thread.join().unwrap());
         let all: Vec<_> = std::iter::once(own).chain(others).collect();
         let none = Vec::new;
-        assert_eq!(all, [(0, vec![2, 4]), (1, vec![3]), (0, none()), (1, none()), (0, none()), (5, none())]);
+        assert_eq!(all, [(0, vec![0, 2, 4]), (1, vec![1, 3]), (0, none()), (1, none()), (0, none()), (5, vec![5])]);
     }
 
     #[test]

@@ -67,10 +67,11 @@ impl History {
     pub fn epoch(&mut self, step: u64, epoch: &Epoch) {
         self.tests.extend(epoch.test.map(|outcome| Test { step, outcome }));
         if self.tests.len() > MOST_POINTS {
-            let mut odd = false;
+            // Every second one, and among them the last: there is an odd number of them.
+            let mut kept = false;
             self.tests.retain(|_| {
-                odd = !odd;
-                !odd
+                kept = !kept;
+                kept
             });
         }
     }
@@ -97,6 +98,23 @@ impl Point {
 mod tests {
     use super::*;
     use crate::metrics::testing::step;
+
+    #[test]
+    fn evaluations_are_bounded_and_the_last_is_always_there() {
+        let mut history = History::default();
+        for epoch in 1..=2000 {
+            let outcome = Outcome { loss_sum: 1.0, correct: 1, examples: 1 };
+            let (train_time, loader_wait, test_time) = Default::default();
+            let test = Some(outcome);
+            history.epoch(
+                epoch,
+                &Epoch { epoch, train: outcome, test, train_time, loader_wait, test_time, cut_short: None },
+            );
+            let tests = &history.tests;
+            assert_eq!(tests.last().map(|test| test.step), Some(epoch));
+            assert!(tests.len() <= MOST_POINTS && tests.len() as u64 >= epoch.min(MOST_POINTS as u64 / 2), "{epoch}");
+        }
+    }
 
     #[test]
     fn points_are_bounded_and_lose_no_example() {

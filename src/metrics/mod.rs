@@ -38,7 +38,7 @@ use page::{Page, Snapshot};
 use progress::Progress;
 use prometheus::TextEncoder;
 use series::Series;
-use std::ops::Range;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use window::Window;
@@ -53,7 +53,7 @@ pub struct Watched {
     /// The name of each rank's device.
     pub devices: Vec<String>,
     /// The ranks whose devices are shown: those of this host.
-    pub shown: Range<usize>,
+    pub shown: BTreeSet<usize>,
     /// The type of the numbers, by its name.
     pub precision: &'static str,
     /// What the loader of this process counts.
@@ -128,7 +128,7 @@ impl Metrics {
                 state.history.epoch(step, epoch);
                 state.window.hear(now);
             }
-            Event::Finished(_) => state.window.close(),
+            Event::Saving | Event::Finished(_) => state.window.rest(),
             _ => state.window.hear(now),
         }
     }

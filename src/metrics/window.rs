@@ -21,7 +21,7 @@ pub struct Window {
     slots: VecDeque<Slot>,
     /// The time of the steps in all slots.
     time: Duration,
-    /// When something happened last; `None`: nothing has yet, or nothing will any more.
+    /// When something happened last; `None`: nothing has yet, or no step is due.
     heard: Option<Instant>,
 }
 
@@ -83,8 +83,8 @@ impl Window {
         self.heard = Some(now);
     }
 
-    /// Takes note that the run is over: nothing is overdue any more.
-    pub fn close(&mut self) {
+    /// Takes note that no step is due: the run is over, or stands for a checkpoint.
+    pub fn rest(&mut self) {
         self.heard = None;
     }
 
@@ -99,7 +99,8 @@ impl Window {
             outcome.add(&slot.outcome);
             ranks.iter_mut().zip(&slot.ranks).for_each(|(sum, work)| sum.add(work));
         }
-        let late = silence.saturating_sub(longest);
+        // Before the first step none is overdue.
+        let late = if self.slots.is_empty() { Duration::ZERO } else { silence.saturating_sub(longest) };
         Averages { outcome, steps, time: self.time + late, late, ranks }
     }
 }
@@ -201,7 +202,7 @@ mod tests {
         // An evaluation that goes on is no step that is overdue.
         window.hear(now + Duration::from_secs(13));
         assert_eq!(rate(&window, 14), (4.0, false));
-        window.close();
+        window.rest();
         assert_eq!(rate(&window, 1000), (4.0, false));
     }
 }

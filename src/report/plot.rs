@@ -143,7 +143,8 @@ impl Plot {
             Some((low, high)) if self.logarithmic => low.log10()..high.log10(),
             Some((low, high)) => low..high,
             None if self.logarithmic => lowest - 0.2..highest + 0.2,
-            None => 0.0..(1.08 * highest).max(f64::MIN_POSITIVE),
+            // Room above the highest of all numbers is none.
+            None => 0.0..(1.08 * highest).clamp(f64::MIN_POSITIVE, f64::MAX),
         };
         (least..width, up)
     }

@@ -44,7 +44,7 @@ pub fn left_out(step: &Step) -> Option<Line> {
 
 /// That an image cannot be read.
 pub fn unread(problem: &str) -> Line {
-    Line::warning(format!("{problem}; the next image that can be read stands in for it")).with("problem", problem)
+    Line::warning(problem).with("problem", problem)
 }
 
 /// Shows events.
@@ -66,7 +66,7 @@ impl Progress {
     pub fn event(&mut self, event: &Event) {
         match (event, &mut self.run) {
             (Event::Started(started), _) => self.run = Some(Run::new(self.begin, self.terminal, started)),
-            (_, None) => {}
+            (_, None) | (Event::Saving, _) => {}
             (Event::Step(step), Some(run)) => {
                 if let Some(line) = left_out(step) {
                     console::say(line);

@@ -191,6 +191,7 @@ impl RunLog {
 impl Drop for RunLog {
     /// Waits for what is not written yet, but no longer than a person does.
     fn drop(&mut self) {
+        self.writer.insist(Entry::Draw);
         let left = self.writer.finish(LAST_LINES);
         let lines = left.waiting.iter().filter(|entry| matches!(entry, Entry::Line(_))).count();
         let unwritten = lines as u64 + u64::from(left.at_hand);

@@ -38,8 +38,8 @@ impl Form {
 
 /// Makes an image of this form, [C, side, side], of the bytes of a JPEG or PNG file, whatever the file is called. The shorter
 /// side is brought to `side` by a triangle filter that is as wide as pixels of the result (so that what is made smaller has no
-/// aliases), and the centre is cut out. Grey becomes colour and colour grey; CMYK becomes RGB; of 16 bits the upper 8 are
-/// kept; transparency is left out; the orientation that EXIF tells is followed. Colour profiles are not.
+/// aliases), and the centre is cut out. Grey becomes colour and colour grey; CMYK becomes RGB; 16 bits are rounded
+/// to 8; transparency is left out; the orientation that EXIF tells is followed. Colour profiles are not.
 ///
 /// # Errors
 /// The bytes are no such image, or not all of one, or one of too many pixels: says which, in words that follow its name.

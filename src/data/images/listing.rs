@@ -2,15 +2,13 @@
 //! of a class are the files in its folder and in folders below, in the order of their paths.
 
 use crate::data::cores::on_all_cores;
+use crate::data::files::{ENDINGS, shorten, shown, unreadable};
 use crate::data::source::Subset;
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::fs::{self, DirEntry};
-use std::io;
 use std::path::{Path, PathBuf};
 
-/// What image files are called, in capitals or not. What is in them decides how they are read.
-const ENDINGS: [&str; 3] = ["jpg", "jpeg", "png"];
 /// Folders within the folder of a class.
 const DEEPEST: usize = 16;
 
@@ -42,7 +40,7 @@ struct Found {
     /// Paths from the folder of the subset on, with sizes.
     files: Vec<(Box<Path>, u64)>,
     empty: Vec<PathBuf>,
-    /// How many files there are that end in what.
+    /// How much there is of what else.
     others: BTreeMap<String, usize>,
 }
 
@@ -81,16 +79,23 @@ impl Listing {
                 )));
             }
             listing.files.extend(found.files.into_iter().map(|(path, bytes)| Listed { class, path, bytes }));
-            listing.left_out.extend(found.empty.iter().map(|path| format!("left out: {} is empty", path.display())));
-            found.others.into_iter().for_each(|(ending, count)| *others.entry(ending).or_default() += count);
+            listing.left_out.extend(
+                found
+                    .empty
+                    .iter()
+                    .map(|path| format!("left out: {} is empty", shown(path.as_os_str().as_encoded_bytes()))),
+            );
+            found.others.into_iter().for_each(|(what, count)| *others.entry(what).or_default() += count);
         }
         if listing.files.is_empty() {
             let shown = listing.folder.display();
             return Err(Error::usage(format!("{shown} holds no JPEG or PNG image in folders of classes")));
         }
-        listing.left_out.extend(others.iter().map(|(ending, count)| {
-            format!("left out: {count} file(s) in {} called {ending}", listing.folder.display())
-        }));
+        // First what stands for many.
+        let others =
+            others.iter().map(|(what, count)| format!("left out: {count} {what} in {}", listing.folder.display()));
+        listing.left_out.splice(0..0, others);
+        shorten(&mut listing.left_out, &listing.folder);
         Ok(listing)
     }
 
@@ -190,14 +195,6 @@ pub fn entries(folder: &Path) -> Result<Vec<DirEntry>> {
     fs::read_dir(folder).and_then(Iterator::collect).map_err(|error| unreadable(folder, &error))
 }
 
-/// The error for a folder or a file that cannot be read.
-pub fn unreadable(path: &Path, error: &io::Error) -> Error {
-    Error::usage(format!(
-        "cannot read {}: {error}; make it readable or name another folder with --data-dir",
-        path.display()
-    ))
-}
-
 fn searched_class(folder: &Path, name: &str) -> Result<Found> {
     let mut found = Found::default();
     let mut folders = vec![(PathBuf::from(name), 0)];
@@ -211,7 +208,11 @@ fn searched_class(folder: &Path, name: &str) -> Result<Found> {
             // Links to files are followed and links to folders are not: those may lead in a circle.
             if kind.is_dir() && depth < DEEPEST {
                 folders.push((below.join(name), depth + 1));
-            } else if !kind.is_dir() {
+            } else if kind.is_dir() {
+                found.other(format!("folder(s) more than {DEEPEST} deep in that of their class"));
+            } else if kind.is_symlink() && path.is_dir() {
+                found.other("link(s) to folders".to_owned());
+            } else {
                 found.file(path, below.join(name));
             }
         }
@@ -226,15 +227,23 @@ impl Found {
     fn file(&mut self, path: PathBuf, name: PathBuf) {
         let ending = name.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
         if !ENDINGS.contains(&ending.as_str()) {
-            let ending = if ending.is_empty() { "without an ending".to_owned() } else { format!("*.{ending}") };
-            *self.others.entry(ending).or_default() += 1;
+            let ending = shown(ending.as_bytes());
+            self.other(if ending.is_empty() {
+                "file(s) without an ending".into()
+            } else {
+                format!("file(s) called *.{ending}")
+            });
             return;
         }
         match fs::metadata(&path) {
             Ok(about) if about.is_file() && about.len() == 0 => self.empty.push(path),
             Ok(about) if about.is_file() => self.files.push((name.into_boxed_path(), about.len())),
-            // A link to nowhere, or a folder or a device that is called like an image.
-            _ => *self.others.entry(format!("*.{ending} that are no files")).or_default() += 1,
+            // A link to nowhere, or a device that is called like an image.
+            _ => self.other(format!("thing(s) called *.{ending} that are no files")),
         }
+    }
+
+    fn other(&mut self, what: String) {
+        *self.others.entry(what).or_default() += 1;
     }
 }

@@ -10,6 +10,7 @@ pub mod decode;
 pub mod files;
 pub mod listing;
 
+use super::files::MOST_BYTES;
 use super::source::{Source, Subset};
 use crate::error::{Error, Result};
 use decode::{Form, decode, to_values};
@@ -17,9 +18,6 @@ use listing::Listing;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-
-/// The most bytes of an image file.
-const MOST_BYTES: u64 = 256 << 20;
 
 /// One subset of a folder of image files, each decoded when it is read: [C, side, side].
 #[derive(Debug)]

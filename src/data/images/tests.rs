@@ -67,6 +67,10 @@ fn what_is_no_image_is_left_out_and_told_of() {
     let dir = folder();
     text(dir.path(), "train/cat/empty.jpg", b"");
     text(dir.path(), "train/cat/notes.txt", b"a cat");
+    text(dir.path(), "train/cat/README", b"a cat");
+    text(dir.path(), "train/cat/x\u{1b}[2J.jpg", b"");
+    text(dir.path(), "train/cat/c.x\u{1b}[2J", b"");
+    write(dir.path(), &format!("train/cat/{}/x.png", ["d"; 17].join("/")), [50, 0, 0]);
     text(dir.path(), "train/dog/more.TXT", b"a dog");
     text(dir.path(), "train/dog/.hidden.jpg", b"hidden");
     text(dir.path(), "train/.cache/x.jpg", b"hidden");
@@ -80,14 +84,30 @@ fn what_is_no_image_is_left_out_and_told_of() {
     let shown = folder.display();
     let expected = [
         format!("left out: {shown}/cat/empty.jpg is empty"),
-        format!("left out: 1 file(s) in {shown} called *.jpg that are no files"),
-        format!("left out: 2 file(s) in {shown} called *.txt"),
-        format!("left out: 1 file(s) in {shown} called without an ending"),
+        format!("left out: {shown}/cat/x\u{fffd}[2J.jpg is empty"),
+        format!("left out: 1 thing(s) called *.jpg that are no files in {shown}"),
+        format!("left out: 2 file(s) called *.txt in {shown}"),
+        format!("left out: 1 file(s) without an ending in {shown}"),
+        format!("left out: 1 file(s) called *.x\u{fffd}[2j in {shown}"),
+        format!("left out: 1 link(s) to folders in {shown}"),
+        format!("left out: 1 folder(s) more than 16 deep in that of their class in {shown}"),
     ];
     let (mut found, mut expected) = (train.remarks().to_vec(), expected.to_vec());
     found.sort_unstable();
     expected.sort_unstable();
     assert_eq!(found, expected);
+}
+
+#[test]
+fn of_very_many_that_are_left_out_a_hundred_are_named() {
+    let dir = folder();
+    (0..150).for_each(|number| text(dir.path(), &format!("train/cat/{number}.jpg"), b""));
+    text(dir.path(), "train/cat/notes.txt", b"a cat");
+    let train = open(dir.path(), Subset::Train).unwrap();
+    let (first, last) = (train.remarks().first().unwrap(), train.remarks().last().unwrap());
+    assert!(first.starts_with("left out: 1 file(s) called *.txt in "), "{first}");
+    assert!(last.starts_with("left out: 51 more in "), "{last}");
+    assert_eq!(train.remarks().len(), 101);
 }
 
 #[test]

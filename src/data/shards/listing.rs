@@ -3,6 +3,7 @@
 //! dot of its last part, as WebDataset has it.
 
 use super::archive::{Member, Members};
+use crate::data::files::{ENDINGS, MOST_BYTES, MOST_NAMED, shown};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,18 +12,10 @@ use std::mem;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// What images are called behind their key.
-const IMAGES: [&str; 3] = ["jpg", "jpeg", "png"];
 /// The most classes: far above those of any data set, so that a damaged label is none.
 const MOST_CLASSES: u32 = 1 << 20;
 /// The most bytes of a member with a label.
 const MOST_LABEL: u64 = 1 << 20;
-/// The most bytes of an image file.
-const MOST_BYTES: u64 = 256 << 20;
-/// The most members of an archive that are named because they are left out, and the most endings that are.
-const MOST_NAMED: usize = 100;
-/// The most bytes of a member's name that are kept.
-const LONGEST: usize = 1000;
 
 /// An image with a label.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,7 +46,8 @@ pub struct Listing {
 /// What has been seen of an example.
 #[derive(Default)]
 struct Sample {
-    key: String,
+    /// As it is written in the archive: two that are no UTF-8 may look the same.
+    key: Vec<u8>,
     image: Option<Example>,
     class: Option<Result<u32, String>>,
 }
@@ -89,24 +83,23 @@ impl Listing {
     }
 
     fn add(&mut self, file: &File, member: &Member, sample: &mut Sample) {
-        let name = shown(&member.name);
-        let base = name.rsplit('/').next().unwrap_or_default();
+        let base = member.name.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
         // Hidden ones are nobody's example: some systems put one beside each member.
-        if member.is_folder || base.starts_with('.') {
+        if member.is_folder || base.starts_with(b".") {
             return;
         }
-        let Some((key, ending)) = split(&name) else {
+        let Some((key, ending)) = split(&member.name) else {
             self.count_other("without an ending");
             return;
         };
         if key != sample.key {
-            let before = mem::replace(sample, Sample { key: key.to_owned(), ..Sample::default() });
+            let before = mem::replace(sample, Sample { key: key.to_vec(), ..Sample::default() });
             self.finish(before);
         }
-        let ending = ending.to_lowercase();
+        let (name, ending) = (shown(&member.name), shown(ending).to_lowercase());
         match ending.as_str() {
             _ if !member.is_file => self.count_other("that are links or devices"),
-            ending if IMAGES.contains(&ending) => self.add_image(&name, member, sample),
+            ending if ENDINGS.contains(&ending) => self.add_image(&name, member, sample),
             "cls" => sample.class = Some(class_in(file, member, &name, number)),
             // Another label stands, if there is one.
             "json" if sample.class.is_none() => sample.class = Some(class_in(file, member, &name, label)),
@@ -131,14 +124,15 @@ impl Listing {
 
     /// Takes an example of which all has been seen.
     fn finish(&mut self, sample: Sample) {
+        let key = shown(&sample.key);
         match (sample.image, sample.class) {
             (Some(image), Some(Ok(class))) => self.examples.push(Example { class, ..image }),
             (_, Some(Err(problem))) => self.leave_out(problem),
             (Some(image), None) => {
                 let name = &image.name;
-                self.leave_out(format!("{name} has no label: no {0}.cls and no {0}.json beside it", sample.key));
+                self.leave_out(format!("{name} has no label: no {key}.cls and no {key}.json beside it"));
             }
-            (None, Some(Ok(_))) => self.leave_out(format!("{} has a label and no image", sample.key)),
+            (None, Some(Ok(_))) => self.leave_out(format!("{key} has a label and no image")),
             (None, None) => {}
         }
     }
@@ -160,16 +154,10 @@ impl Listing {
     }
 }
 
-/// A name as text of bearable length that does nothing to a terminal.
-fn shown(name: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&name[..name.len().min(LONGEST)]);
-    text.chars().map(|character| if character.is_control() { char::REPLACEMENT_CHARACTER } else { character }).collect()
-}
-
 /// The key in a member's name, and what follows the dot behind it; none where there is no dot.
-fn split(name: &str) -> Option<(&str, &str)> {
-    let base = name.rfind('/').map_or(0, |slash| slash + 1);
-    let dot = base + name[base..].find('.')?;
+fn split(name: &[u8]) -> Option<(&[u8], &[u8])> {
+    let base = name.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+    let dot = base + name[base..].iter().position(|&byte| byte == b'.')?;
     Some((&name[..dot], &name[dot + 1..]))
 }
 

@@ -10,8 +10,9 @@ pub mod archive;
 pub mod listing;
 
 use super::cores::on_all_cores;
+use super::files::{shorten, unreadable};
 use super::images::decode::{Form, decode, to_values};
-use super::images::listing::{entries, folder_of, thin_out, unreadable};
+use super::images::listing::{entries, folder_of, thin_out};
 use super::source::{Source, Subset};
 use crate::error::{Error, Result};
 use crate::file;
@@ -23,8 +24,6 @@ use std::path::{Path, PathBuf};
 const LAYOUT: &str = "a folder of shards holds train/NAME.tar and val/NAME.tar (or test in place of val)";
 /// The file with the names of the classes, a line each, in a folder of shards.
 const NAMES: &str = "classes.txt";
-/// The most sentences about what is left out.
-const MOST_SAID: usize = 100;
 
 /// One subset of a folder of tar archives of image files, each image decoded when it is read: [C, side, side].
 #[derive(Debug)]
@@ -82,15 +81,6 @@ impl Shards {
             Ok(bytes)
         };
         read().map_err(|error: std::io::Error| Error::failed(format!("cannot be read: {error}")))
-    }
-}
-
-/// Keeps so many sentences about what is left out as people read, and counts the others.
-fn shorten(left_out: &mut Vec<String>, folder: &Path) {
-    if left_out.len() > MOST_SAID {
-        let more = left_out.len() - MOST_SAID;
-        left_out.truncate(MOST_SAID);
-        left_out.push(format!("left out: {more} more in {}", folder.display()));
     }
 }
 

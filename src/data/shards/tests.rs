@@ -2,8 +2,10 @@
 
 use super::*;
 use image::{ImageFormat, Rgb, RgbImage};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Cursor;
+use std::os::unix::ffi::OsStrExt;
 use tar::{Builder, EntryType, Header};
 use tempfile::TempDir;
 
@@ -157,6 +159,24 @@ fn what_makes_no_example_is_left_out_and_named() {
         "left out: DIR/train/0.tar: 1 member(s) without an ending",
     ];
     assert_eq!(left_out(&dir, &shards), expected);
+}
+
+/// In GBK, as Chinese systems wrote them, a dog is b9b7 and a bird c4f1.
+#[test]
+fn names_that_are_no_utf8_are_told_apart() {
+    let mut builder = Builder::new(Vec::new());
+    for (name, content) in [
+        (&b"\xb9\xb7.png"[..], image(10)),
+        (b"\xb9\xb7.cls", label("0")),
+        (b"\xc4\xf1.png", image(20)),
+        (b"\xc4\xf1.cls", label("1")),
+    ] {
+        let mut header = Header::new_gnu();
+        header.set_size(content.len() as u64);
+        builder.append_data(&mut header, OsStr::from_bytes(name), &content[..]).unwrap();
+    }
+    let dir = folder(&builder.into_inner().unwrap());
+    assert_eq!(examples(&open(&dir).unwrap()), [(10, 0), (20, 1)]);
 }
 
 #[test]

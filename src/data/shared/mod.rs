@@ -24,7 +24,7 @@ use super::source::Source;
 use crate::error::Result;
 use crossbeam::channel::{Receiver, bounded};
 use slots::Layout;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +52,15 @@ pub enum Supply {
 }
 
 impl Supply {
+    /// The ranks of the host as far as this process knows them, of so many in all: it and those that it makes batches for.
+    pub fn ranks(&self, all: usize) -> BTreeSet<usize> {
+        match self {
+            Self::Here => (0..all).collect(),
+            Self::First { rank, others } => others.iter().map(|(other, _)| *other).chain([*rank]).collect(),
+            Self::Other { .. } => BTreeSet::new(),
+        }
+    }
+
     /// Starts the next stream of batches. All processes of a host start the same streams, with the same options and in the
     /// same order. Returns a channel for each rank of this process, as [`loader::start`] does.
     ///

@@ -6,6 +6,7 @@ use crate::data::loader::LoaderOptions;
 use crate::data::source::Source;
 use crate::error::{Error, Result};
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fstat, memfd_create};
+use rustix::io::retry_on_intr;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
@@ -82,7 +83,8 @@ impl Slots {
     pub fn new(layout: Layout) -> Result<Self> {
         let make = || {
             let memory = memfd_create(NAME, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-            fallocate(&memory, FallocateFlags::empty(), 0, layout.bytes() as u64)?;
+            // A signal interrupts it on older kernels; what it means is asked elsewhere.
+            retry_on_intr(|| fallocate(&memory, FallocateFlags::empty(), 0, layout.bytes() as u64))?;
             // Who maps it can rely on its size.
             fcntl_add_seals(&memory, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
             Ok(memory)

@@ -40,6 +40,7 @@ impl Session<'_> {
         }
         self.checkpoints.tried = Some(step);
         let begin = Instant::now();
+        self.say(Event::Saving);
         // One is written at a time.
         self.tell_of_checkpoint(true);
         let shards = self.shards()?;

@@ -3,7 +3,9 @@ const refresh = async () => {
     try {
       const answer = await fetch(location.pathname, { cache: "no-store" });
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-      document.querySelector("main").replaceWith(fresh.querySelector("main"));
+      const main = fresh.querySelector("main");
+      if (!answer.ok || !main) throw new Error("no page of a run");
+      document.querySelector("main").replaceWith(main);
       document.title = fresh.title;
       document.body.className = "";
     } catch {

@@ -11,6 +11,10 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long the curves of epochs that follow each other closely are not drawn again: a picture takes time that grows with them.
+const REDRAWN: Duration = Duration::from_secs(1);
 
 /// What there is to do.
 pub enum Entry {
@@ -18,6 +22,8 @@ pub enum Entry {
     Line(Value),
     /// Make sure that what is written is on the disk.
     Sync,
+    /// Draw the curves if they lack an epoch.
+    Draw,
 }
 
 /// The files of a record that grow.
@@ -29,7 +35,12 @@ pub struct Record {
     epochs: Vec<epochs::Epoch>,
     /// Lines that are missing in a file.
     missing: Arc<AtomicU64>,
+    /// Whether the last drawing was written.
     drawn: bool,
+    /// When that was.
+    drawn_at: Option<Instant>,
+    /// Whether the picture lacks an epoch.
+    stale: bool,
 }
 
 impl Record {
@@ -42,7 +53,8 @@ impl Record {
         epochs: Vec<epochs::Epoch>,
         missing: Arc<AtomicU64>,
     ) -> Self {
-        Self { picture: folder.join(picture), folder, metrics, events, epochs, missing, drawn: true }
+        let picture = folder.join(picture);
+        Self { picture, folder, metrics, events, epochs, missing, drawn: true, drawn_at: None, stale: false }
     }
 
     /// Does what there is to do.
@@ -51,6 +63,8 @@ impl Record {
             Entry::Line(line) => self.line(&line),
             // A disk that does not tell whether it has something is not told of: the lines are in the file.
             Entry::Sync => drop(self.metrics.sync()),
+            Entry::Draw if self.stale => self.draw(),
+            Entry::Draw => {}
         }
     }
 
@@ -62,6 +76,9 @@ impl Record {
         }
         if let Some(epoch) = epochs::of_line(line) {
             self.epochs.push(epoch);
+            self.stale = true;
+        }
+        if self.stale && self.drawn_at.is_none_or(|at| at.elapsed() >= REDRAWN) {
             self.draw();
         }
     }
@@ -80,6 +97,6 @@ impl Record {
         if let (Err(error), true) = (&drawn, self.drawn) {
             console::warn(format!("the curves are not drawn: {error}; training goes on"));
         }
-        self.drawn = drawn.is_ok();
+        (self.drawn, self.drawn_at, self.stale) = (drawn.is_ok(), Some(Instant::now()), false);
     }
 }
