@@ -74,7 +74,7 @@ fn loading(criterion: &mut Criterion) {
         group.bench_function(variant.0, |bencher| {
             bencher.iter_custom(|count| {
                 let source = workload::images(0, BATCH * count as usize, [1, 28, 28], 10).expect("a sound source");
-                let row = loader::measure(&source, BATCH, variant.clone()).expect("a loader without faults");
+                let row = loader::measure(&source, BATCH, 0, variant.clone()).expect("a loader without faults");
                 Duration::from_secs_f64(row.seconds)
             });
         });

@@ -39,17 +39,19 @@ pub fn variants(masks: &[MaskSpec], prepared: &Preparation) -> Vec<(&'static str
     }
     let recipe = prepared.augmentation;
     let augmentation = if recipe == Augmentation::default() { Augmentation { flip: true, crop: 2 } } else { recipe };
-    all.push(("images, dropout masks, random changes", masks.to_vec(), Preparation { augmentation, ..plain }));
+    let what = if masks.is_empty() { "images, random changes" } else { "images, dropout masks, random changes" };
+    all.push((what, masks.to_vec(), Preparation { augmentation, ..plain }));
     all
 }
 
-/// Takes one epoch of batches from a loader, and does nothing with them.
+/// Takes one epoch of batches from a loader with so many threads that read (0: one for each core), and does nothing with them.
 ///
 /// # Errors
 /// An image cannot be read.
 pub fn measure(
     source: &Arc<dyn Source>,
     batch_size: usize,
+    threads: usize,
     (what, masks, preparation): (&'static str, Vec<MaskSpec>, Preparation),
 ) -> Result<Row> {
     let options = LoaderOptions {
@@ -57,6 +59,7 @@ pub fn measure(
         order: Order::Shuffled { epoch: 0 },
         masks,
         preparation,
+        threads,
         ..LoaderOptions::default()
     };
     let (begin, used) = (Instant::now(), processor_time());

@@ -144,6 +144,21 @@ impl Checkpoints {
         Ok(())
     }
 
+    /// Goes back to a checkpoint: those of later steps are hidden, as unfinished ones are, and removed when the next one is
+    /// begun; else the newest would be one that the run has left behind.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn go_back_to(&self, state: &State) -> io::Result<()> {
+        for (step, folder) in self.list()?.into_iter().filter(|(step, _)| *step > state.position.step) {
+            remove(&self.unfinished(step))?;
+            fs::rename(folder, self.unfinished(step))?;
+        }
+        // A file system without links has none that could lead to what is hidden.
+        let _ = self.link(state.best.map(|best| best.step));
+        Ok(())
+    }
+
     /// Lets the link `best` lead to the checkpoint of a step; where there is none, the link is no more.
     ///
     /// # Errors

@@ -237,8 +237,8 @@ fn measure_loader(what: &What, json: bool) -> Result<u8> {
     let masks = masks(&plan_of(&recipe)?);
     let job = Job::new(&recipe, Control::default())?;
     let variants = loader::variants(&masks, &job.prepare_train).into_iter();
-    let rows =
-        variants.map(|variant| loader::measure(&job.train, job.batch_size, variant)).collect::<Result<Vec<_>>>()?;
+    let measure = |variant| loader::measure(&job.train, job.batch_size, job.readers, variant);
+    let rows = variants.map(measure).collect::<Result<Vec<_>>>()?;
     print(json, &bench_table::loader(&rows), &|| json!({ "rows": bench_table::loader_json(&rows) }))?;
     Ok(0)
 }

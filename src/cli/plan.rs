@@ -1,12 +1,13 @@
 //! `mpt plan`.
 
 use super::options::{What, Where};
-use crate::engine::job::plan_of;
+use crate::engine::job::{laid_out, plan_of};
 use crate::error::Result;
-use crate::plan::memory::{Sizes, fullest};
-use crate::plan::{Mode, Plan, plan};
+use crate::plan::memory::{CPU_PLACE_BYTES, GPU_PLACE_BYTES, Sizes, fullest};
+use crate::plan::{Mode, Plan};
 use crate::recipe::Recipe;
 use crate::recipe::duration::{parse_bytes, show_bytes};
+use crate::recipe::settings::OwnHalf;
 use crate::report::table::{table, text};
 use crate::report::{console, plan_table};
 use clap::Args;
@@ -18,7 +19,7 @@ pub struct PlanCommand {
     what: What,
     #[command(flatten)]
     place: Where,
-    /// Say which modes fit devices with this much memory, like 3GiB
+    /// Say which modes fit GPUs with this much memory, like 3GiB
     #[arg(long, value_name = "SIZE")]
     device_memory: Option<String>,
     /// Print JSON
@@ -41,6 +42,7 @@ impl PlanCommand {
             master_bytes: recipe.train.precision.master_kind().elt_size_in_bytes(),
             momentum: recipe.optimizer.momentum > 0.0,
             checkpoints: recipe.checkpoint.keep > 0,
+            place_bytes: CPU_PLACE_BYTES,
         };
         let limit = self.device_memory.as_deref().map(parse_bytes).transpose()?;
         let fits = limit.map(|limit| (limit, modes_that_fit(&recipe, &plan, sizes, limit)));
@@ -79,7 +81,10 @@ impl Fit {
     }
 }
 
+/// The modes on GPUs, which are what has memory of its own.
 fn modes_that_fit(recipe: &Recipe, asked: &Plan, sizes: Sizes, limit: u64) -> Vec<Fit> {
+    let sizes = Sizes { place_bytes: GPU_PLACE_BYTES, ..sizes };
+    let own_first = recipe.parallel.own_half != OwnHalf::Off;
     let devices = asked.mesh.ranks();
     let mut layouts: Vec<(Mode, Result<crate::plan::Mesh>)> =
         Mode::ALL.into_iter().map(|mode| (mode, mode.mesh(if mode == Mode::Single { 1 } else { devices }))).collect();
@@ -93,7 +98,7 @@ fn modes_that_fit(recipe: &Recipe, asked: &Plan, sizes: Sizes, limit: u64) -> Ve
         .map(|(mode, mesh)| {
             let name = mesh.as_ref().map_or_else(|_| "-".to_owned(), ToString::to_string);
             let needs = mesh
-                .and_then(|mesh| plan(&asked.model, mesh, mode))
+                .and_then(|mesh| laid_out(&asked.model, mesh, mode, recipe, own_first))
                 .map(|found| fullest(&found, sizes).total())
                 .map_err(|error| error.to_string());
             let fits = needs.as_ref().is_ok_and(|&bytes| bytes <= limit);
@@ -103,7 +108,7 @@ fn modes_that_fit(recipe: &Recipe, asked: &Plan, sizes: Sizes, limit: u64) -> Ve
 }
 
 fn fit_table(limit: u64, modes: &[Fit]) -> String {
-    let heading = format!("on devices of {}", show_bytes(limit));
+    let heading = format!("on GPUs of {}", show_bytes(limit));
     let mut rows = table(&["mode", "mesh", "fullest device", &heading], &[2]);
     for Fit { mode, mesh, needs, fits } in modes {
         let (needs, verdict) = match needs {

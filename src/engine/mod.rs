@@ -25,6 +25,7 @@
 //! * [`writer`] how it is written, alone or with other processes
 //! * [`background`] checkpoints that are written while training goes on
 //! * [`resuming`] where a run goes on
+//! * [`data_sets`] the data sets of a recipe, and how their images are prepared
 //! * [`job`] from a recipe to all that a run needs: whatever can fail before the first step fails there
 
 pub mod agreement;

@@ -212,6 +212,10 @@ impl Session<'_> {
             // A signal may end the evaluation of a whole epoch.
             _ => self.evaluate().map(|(test, stopped)| (test, stopped.or(cut_short)))?,
         };
+        if stopped.is_some() {
+            // A signal during an evaluation: this epoch may be one without a checkpoint of its own.
+            self.save()?;
+        }
         if let Some(test) = &test {
             self.position.plateau = self.job.assignment.schedule.after(self.position.plateau, test);
             self.score(test)?;

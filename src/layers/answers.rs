@@ -8,8 +8,8 @@ use tch::{Kind, Tensor};
 pub struct Answers {
     /// The class of the largest logit, of equal ones the first: what [`super::Outcome`] counts.
     pub likeliest: Vec<i64>,
-    /// How many classes come before the right one, in the order of logits. Of equal ones the first comes first, and what is
-    /// not a number comes last.
+    /// How many classes come before the right one, in the order of logits. Of equal ones the first comes first; what is
+    /// not a number comes before all, as in `likeliest`, and a right class that is none after all.
     pub before: Vec<i64>,
 }
 
@@ -51,12 +51,13 @@ mod tests {
             [1.0, 1.0, 1.0, 0.0],
             // What is not a number is no answer.
             [f64::NAN, 1.0, 0.0, 0.0],
+            [f64::NAN, 1.0, 0.0, 0.0],
         ];
-        let logits = Tensor::from_slice(&rows.concat()).view([5, 4]);
-        let labels = Tensor::from_slice(&[1i64, 0, 2, 3, 0]);
+        let logits = Tensor::from_slice(&rows.concat()).view([6, 4]);
+        let labels = Tensor::from_slice(&[1i64, 0, 2, 3, 0, 1]);
         let answers = Answers::of(&logits, &labels).unwrap();
         assert_eq!(answers.likeliest[..4], [1, 1, 0, 0]);
-        assert_eq!(answers.before, [0, 3, 2, 3, 3]);
+        assert_eq!(answers.before, [0, 3, 2, 3, 3, 1]);
     }
 
     #[test]

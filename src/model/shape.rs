@@ -50,6 +50,8 @@ impl fmt::Display for Shape {
 
 /// The largest number of values that one activation of one example may have: keeps sizes far from overflow.
 const LARGEST: usize = 1 << 40;
+/// The largest side of the windows of max-pooling, whose kernel keeps a place in them in two bytes (`torch/pool.cpp`).
+const LARGEST_MAX: usize = 255;
 
 /// The shape that a layer of `kind` gives for these inputs.
 ///
@@ -87,6 +89,12 @@ fn of_one(kind: &Kind, input: Shape) -> Result<Shape, String> {
                 let (padding, kernel) = (window.padding, window.kernel);
                 return Err(format!(
                     "padding {padding} is more than half of its kernel {kernel}: a window could hold no pixel"
+                ));
+            }
+            if matches!(kind, Kind::MaxPool(_)) && window.kernel > LARGEST_MAX {
+                return Err(format!(
+                    "its kernel {} is larger than the {LARGEST_MAX} that max-pooling knows",
+                    window.kernel
                 ));
             }
             let (height, width) = windows(*window, input)?;

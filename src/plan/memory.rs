@@ -18,6 +18,8 @@ pub struct Sizes {
     pub momentum: bool,
     /// Whether checkpoints are written, from a copy in the memory of the machine.
     pub checkpoints: bool,
+    /// Bytes that max-pooling keeps for each output, where it was found: [`CPU_PLACE_BYTES`] or [`GPU_PLACE_BYTES`].
+    pub place_bytes: usize,
 }
 
 /// Bytes on one device at the fullest moment of a step, which is the beginning of the backward pass.
@@ -41,8 +43,10 @@ impl Memory {
     }
 }
 
-/// Bytes that max-pooling keeps for each output: where in its window it was found.
-const PLACE_BYTES: usize = 2;
+/// What max-pooling keeps for each output on the CPU: where in its window it was found.
+pub const CPU_PLACE_BYTES: usize = 2;
+/// What libtorch's does on GPUs: where in the image.
+pub const GPU_PLACE_BYTES: usize = 8;
 
 /// What a rank holds. Ranks with a larger share of the batch or of the channels hold more; see [`fullest`].
 pub fn of_rank(plan: &Plan, rank: usize, sizes: Sizes) -> Memory {
@@ -53,7 +57,7 @@ pub fn of_rank(plan: &Plan, rank: usize, sizes: Sizes) -> Memory {
     let shard = shard(plan, parameters, sizes);
     let masters = if sizes.master_bytes == sizes.value_bytes { 0 } else { shard };
     let optimizer = if sizes.momentum { shard } else { 0 };
-    let per_example = kept(plan, model_rank, sizes.value_bytes) + working(plan, model_rank) * sizes.value_bytes;
+    let per_example = kept(plan, model_rank, sizes) + working(plan, model_rank) * sizes.value_bytes;
     Memory { weights: computed + masters, gradients: computed, optimizer, activations: (per_example * examples) as u64 }
 }
 
@@ -125,7 +129,8 @@ fn keeps_output(kind: &Kind) -> bool {
 }
 
 /// Bytes per example that the forward pass keeps on a model rank; a tensor that two layers keep counts once.
-fn kept(plan: &Plan, model_rank: usize, value_bytes: usize) -> usize {
+fn kept(plan: &Plan, model_rank: usize, sizes: Sizes) -> usize {
+    let value_bytes = sizes.value_bytes;
     let layers = &plan.model.layers;
     let reads_held = |layer: LayerId, activation| {
         let inputs = layers[layer].inputs.iter().zip(&plan.layers[layer].sources);
@@ -157,7 +162,7 @@ fn kept(plan: &Plan, model_rank: usize, value_bytes: usize) -> usize {
         .sum();
     let besides: usize = (0..layers.len())
         .map(|layer| match &layers[layer].kind {
-            Kind::MaxPool(_) => values(plan, layer + 1, model_rank) * PLACE_BYTES,
+            Kind::MaxPool(_) => values(plan, layer + 1, model_rank) * sizes.place_bytes,
             Kind::Dropout { .. } => values(plan, layer + 1, model_rank) * value_bytes,
             Kind::Conv(conv) => padded(plan, layer, model_rank, conv.window) * value_bytes,
             _ => 0,

@@ -10,11 +10,13 @@ using mpt::guarded;
 
 extern "C" {
 
-// Same numbers in every run: no products in TF32, and no choice of algorithms by their speed.
+// Same numbers in every run: no products in TF32, no choice of algorithms by their speed, and none that adds up in
+// whatever order its threads come.
 char *mpt_exact_cuda() {
   return guarded([] {
     auto &context = at::globalContext();
     context.setBenchmarkCuDNN(false);
+    context.setDeterministicCuDNN(true);
     context.setAllowTF32CuDNN(false);
     context.setAllowTF32CuBLAS(false);
   });

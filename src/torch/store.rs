@@ -193,11 +193,12 @@ impl Store {
         if hangs || self.calls.as_ref().is_none_or(|calls| calls.send(call).is_err()) {
             return Err(within(Error::failed("it does not answer")));
         }
-        let answered = answer.recv_timeout(limit).unwrap_or_else(|_| {
-            self.lost.store(true, Ordering::Relaxed);
-            Err(Error::failed(format!("it did not answer within {limit:.0?}")))
+        let answered = answer.recv_timeout(limit).or_else(|_| {
+            self.lost.store(true, Ordering::SeqCst);
+            // It may have answered just now, and have said so before it was called lost.
+            answer.try_recv().inspect(|_| self.lost.store(false, Ordering::SeqCst))
         });
-        answered.map_err(within)
+        answered.unwrap_or_else(|_| Err(Error::failed(format!("it did not answer within {limit:.0?}")))).map_err(within)
     }
 }
 

@@ -19,6 +19,10 @@ impl Rank {
     /// # Errors
     /// What libtorch reports.
     pub fn lap(&mut self) -> Result<Lap> {
+        // On a GPU this waits for what the backward pass and the update have only asked for: it is their time.
+        let before = self.watch.enter(Phase::Backward);
+        let squares = self.left_out.take().map_or_else(|| self.squares.take(), Ok)?;
+        self.watch.enter(before);
         let (phases, computed) = self.watch.lap();
         let groups = [&mut self.groups.world, &mut self.groups.model, &mut self.groups.data];
         let [world, model, data] = groups.map(|group| group.take_timings());
@@ -30,7 +34,7 @@ impl Rank {
             overlapped: overlap(under_way, &computed),
             traffic,
             clock: self.clock,
-            squares: self.left_out.take().map_or_else(|| self.squares.take(), Ok)?,
+            squares,
             nonfinite: self.nonfinite.take(),
             visits: self.slots.fill(&world, &model, &data),
         })

@@ -29,10 +29,11 @@ pub fn train_job(variables: &Variables) -> Result<Option<Described>> {
     rank_of_pod(variables, &reader, ["PET_NODE_RANK", "PET_NNODES"], ["PET_MASTER_ADDR", "PET_MASTER_PORT"]).map(Some)
 }
 
-/// torchrun starts several processes in a pod, or as many as the pod has GPUs; without it there is one.
+/// torchrun starts several processes in a pod, or as many as the pod has GPUs, which is what the operators ask of it unless
+/// they are told; without it there is one.
 fn one_rank_a_pod(variables: &Variables, reader: &Reader) -> Result<()> {
     match variables.get(PROCESSES) {
-        Some(processes) if processes != "1" => {
+        Some(processes) if !["1", "auto", "gpu"].contains(&processes.as_str()) => {
             let problem = format!("{PROCESSES} is {processes:?}, and mpt alone is one rank a pod");
             Err(reader.wrong_with(&problem, Launcher::TrainJob.remedy()))
         }

@@ -53,7 +53,8 @@ const PYTORCH_JOB: [(&str, &str); 7] = [
 const TRAIN_JOB: [(&str, &str); 5] = [
     ("PET_NODE_RANK", "1"),
     ("PET_NNODES", "2"),
-    ("PET_NPROC_PER_NODE", "1"),
+    // What the operator asks of torchrun where nothing is said.
+    ("PET_NPROC_PER_NODE", "auto"),
     ("PET_MASTER_ADDR", "job-node-0-0.job"),
     ("PET_MASTER_PORT", "29400"),
 ];
