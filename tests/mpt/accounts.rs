@@ -1,7 +1,6 @@
 //! Where the time of a step goes, what the ranks wait for, and how long the gradients are: the same on every split.
 
-use crate::command_line::{output, stderr, stdout, tiny};
-use crate::resume::text;
+use crate::program::{output, stderr, stdout, text, tiny};
 use mpt::engine::phases::Phase;
 use mpt::engine::session::{Job, Ranks, run};
 use mpt::engine::traffic::{self, of_step};

@@ -1,6 +1,6 @@
 //! `mpt bench`: that it measures what it says. How fast anything is, no test asks.
 
-use crate::command_line::{mpt, output, stderr, stdout};
+use crate::program::{mpt, output, stderr, stdout};
 use mpt::launch::simulator::Simulator;
 use serde_json::Value;
 use std::path::Path;

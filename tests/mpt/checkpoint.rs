@@ -1,76 +1,21 @@
-//! Checkpoints: law 3, resumed equals uninterrupted; what is in the files; which are kept; damage.
+//! Checkpoints: law 3, resumed equals uninterrupted; what is in the files; how a run may go on.
 
-use mpt::checkpoint::{Best, Checkpoint, Checkpoints, State};
+mod damage;
+mod kept;
+
+use crate::training::{at, recipe, steps, tensors, trained};
+use mpt::checkpoint::{Checkpoint, State};
 use mpt::engine::saving::Saving;
 use mpt::engine::session::{Job, Ranks, run};
 use mpt::events::{Event, Summary};
 use mpt::launch::control::Control;
 use mpt::layers::Outcome;
 use mpt::random::{Purpose, Stream};
-use mpt::recipe::{Layered, Recipe};
-use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tch::{Kind, Tensor};
-
-/// Six steps an epoch, the last with half a batch; everything that keeps something from step to step, or is drawn at
-/// random.
-const EVENTFUL: [&str; 16] = [
-    "model.name=tiny",
-    "data.source=noise",
-    "data.image=[2,13,13]",
-    "data.classes=5",
-    "data.train_examples=44",
-    "data.test_examples=9",
-    "data.flip=true",
-    "data.crop=2",
-    "train.batch_size=8",
-    "train.epochs=3",
-    "optimizer.learning_rate=0.05",
-    "optimizer.momentum=0.9",
-    "optimizer.weight_decay=0.01",
-    "schedule.kind=cosine",
-    "parallel.threads=1",
-    "checkpoint.keep=100",
-];
-
-pub fn recipe(settings: &[&str]) -> Recipe {
-    let mut layered = Layered::from_recipe("fashion-mnist").unwrap();
-    for assignment in EVENTFUL.iter().chain(settings) {
-        layered.set(assignment, "test").unwrap();
-    }
-    layered.recipe().unwrap()
-}
-
-/// A run in a folder, from its start or from a checkpoint.
-pub fn trained(folder: &Path, from: Option<&Path>, settings: &[&str]) -> (Summary, Vec<Event>) {
-    let recipe = recipe(settings);
-    let mut job = Job::new(&recipe, Control::default()).unwrap();
-    job.saving = Saving::new(&recipe, folder);
-    if let Some(from) = from {
-        job.resume(Arc::new(Checkpoint::open(from).unwrap())).unwrap();
-    }
-    let mut events = Vec::new();
-    let summary = run(job, Ranks::All, &mut |event| events.push(event.clone())).unwrap();
-    (summary, events)
-}
-
-/// The steps of a run's checkpoints, the newest first, and where they lie.
-fn steps(run: &Path) -> Vec<u64> {
-    Checkpoints::of_run(run).list().unwrap().into_iter().map(|(step, _)| step).collect()
-}
-
-pub fn at(run: &Path, step: u64) -> PathBuf {
-    run.join(format!("checkpoints/step-{step:08}"))
-}
-
-pub fn tensors(checkpoint: &Path, file: &str) -> BTreeMap<String, Tensor> {
-    Tensor::read_safetensors(checkpoint.join(file)).unwrap().into_iter().collect()
-}
 
 /// What a run says of its numbers after a step, without its times.
 #[derive(Debug, PartialEq)]
@@ -246,103 +191,6 @@ fn training_goes_on_without_checkpoints_that_cannot_be_written() {
 }
 
 #[test]
-fn checkpoints_come_as_often_as_asked_and_the_newest_are_kept() {
-    let kept = |settings: &[&str]| {
-        let dir = tempfile::tempdir().unwrap();
-        trained(dir.path(), None, settings);
-        steps(dir.path())
-    };
-    assert_eq!(kept(&["checkpoint.every_steps=5"]), [18, 15, 12, 10, 6, 5]);
-    // Weights that never change are never better than at first.
-    assert_eq!(kept(&["checkpoint.every_steps=5", "checkpoint.keep=2", "optimizer.learning_rate=0"]), [18, 15, 6]);
-    assert_eq!(kept(&["checkpoint.every_epochs=2", "train.epochs=5"]), [30, 24, 12]);
-    assert_eq!(kept(&["checkpoint.every_epochs=0", "train.steps=7"]), [7]);
-    assert_eq!(kept(&["checkpoint.every_epochs=0", "checkpoint.every_steps=6"]), [18, 12, 6]);
-    let by_time = ["checkpoint.every_epochs=0", "checkpoint.every_time=0.000001s", "parallel.mesh=2x2"];
-    assert_eq!(kept(&by_time), (1..=18).rev().collect::<Vec<u64>>());
-    assert_eq!(kept(&["checkpoint.every_epochs=0", "checkpoint.every_time=1d"]), [18]);
-    assert!(kept(&["checkpoint.keep=0"]).is_empty());
-}
-
-/// The clock of one of four ranks says that a checkpoint is due, those of the others do not.
-#[test]
-fn a_checkpoint_is_due_for_all_ranks_by_the_clock_of_any_and_then_not_at_once_again() {
-    static ONE: AtomicBool = AtomicBool::new(false);
-    let dir = tempfile::tempdir().unwrap();
-    let recipe = recipe(&["checkpoint.every_epochs=0", "checkpoint.every_time=1s", "parallel.mesh=2x2"]);
-    let mut job = Job::new(&recipe, Control::default()).unwrap();
-    job.saving = Saving::new(&recipe, dir.path());
-    // Asked by each rank at the end of its step, before it looks at its clock.
-    job.assignment.memory = Some(|| {
-        if !ONE.swap(true, Ordering::Relaxed) {
-            let begin = Instant::now();
-            while begin.elapsed() < Duration::from_secs(1) {
-                std::thread::yield_now();
-            }
-        }
-        None
-    });
-    run(job, Ranks::All, &mut |_| {}).unwrap();
-    let steps = steps(dir.path());
-    assert!(steps.ends_with(&[1]) && steps.len() < 18, "{steps:?}");
-}
-
-/// The test accuracies of a run's epochs, with their steps, six of which are an epoch.
-fn evaluations(events: &[Event]) -> Vec<(u64, f64)> {
-    let evaluated = events.iter().filter_map(|event| match event {
-        Event::Epoch(epoch) => epoch.test.map(|test| (6 * epoch.epoch, test.accuracy())),
-        _ => None,
-    });
-    evaluated.collect()
-}
-
-/// The first of those with the most right answers.
-fn best_of(evaluations: &[(u64, f64)]) -> Best {
-    let most = evaluations.iter().map(|(_, accuracy)| *accuracy).fold(0.0, f64::max);
-    let (step, test_accuracy) = *evaluations.iter().find(|(_, accuracy)| *accuracy == most).unwrap();
-    Best { step, test_accuracy }
-}
-
-#[test]
-fn the_best_is_kept_and_linked_also_when_the_run_goes_on() {
-    let dir = tempfile::tempdir().unwrap();
-    let (of_run, linked) = (dir.path().join("checkpoints"), dir.path().join("checkpoints/best"));
-    let settings =
-        ["checkpoint.keep=1", "data.test_examples=40", "optimizer.learning_rate=0.02", "schedule.kind=constant"];
-    let longer = |epochs: &'static str| [&settings[..], &[epochs]].concat();
-    let (summary, events) = trained(dir.path(), None, &longer("train.epochs=5"));
-    let mut evaluated = evaluations(&events);
-    let best = best_of(&evaluated);
-    assert!(best.step < 30, "it is not the last that is the best: {evaluated:?}");
-    assert_eq!((summary.best, steps(dir.path())), (Some(best), vec![30, best.step]));
-    assert_eq!(fs::read_link(&linked).unwrap(), Path::new(&format!("step-{:08}", best.step)));
-    assert_eq!(Checkpoint::open(&linked).unwrap().state.position.step, best.step);
-    let state = Checkpoint::open(&at(dir.path(), 30)).unwrap().state;
-    assert_eq!(state.best, Some(best_of(&evaluated[..4])), "those before it");
-
-    // The last epoch is evaluated again, which makes it no better than itself.
-    let (summary, events) = trained(dir.path(), Some(&at(dir.path(), 30)), &longer("train.epochs=9"));
-    evaluated.extend(&evaluations(&events)[1..]);
-    let best = best_of(&evaluated);
-    assert_eq!(summary.best, Some(best));
-    assert_eq!(steps(dir.path()).last(), Some(&best.step));
-    assert_eq!(fs::read_link(&linked).unwrap(), Path::new(&format!("step-{:08}", best.step)));
-
-    // From before the best there was, it is another's.
-    let (from, other) = (dir.path().join("from"), dir.path().join("other"));
-    trained(&from, None, &longer("train.epochs=1"));
-    fs::create_dir(&other).unwrap();
-    fs::rename(from.join("checkpoints"), other.join("checkpoints")).unwrap();
-    fs::create_dir(at(&other, best.step)).unwrap();
-    fs::remove_file(other.join("checkpoints/best")).unwrap();
-    symlink(format!("step-{:08}", best.step), other.join("checkpoints/best")).unwrap();
-    trained(&other, Some(&at(&other, 6)), &longer("train.steps=7"));
-    let link = fs::read_link(other.join("checkpoints/best")).unwrap();
-    assert!([6, 7].map(|step| format!("step-{step:08}")).contains(&link.to_str().unwrap().to_owned()), "{link:?}");
-    assert!(of_run.is_dir());
-}
-
-#[test]
 fn a_checkpoint_says_what_was_run() {
     let dir = tempfile::tempdir().unwrap();
     trained(dir.path(), None, &["checkpoint.every_steps=7", "train.precision=bf16", "parallel.mesh=1x2"]);
@@ -353,14 +201,6 @@ fn a_checkpoint_says_what_was_run() {
     assert!((learning_rate.unwrap() - expected).abs() < 1e-12, "{learning_rate:?}");
     assert_eq!((run.precision.as_str(), run.plan.as_str()), ("bf16", "tiny, model-parallel, 1 data x 2 model"));
     assert_eq!(run.libtorch, mpt::torch::version());
-}
-
-#[test]
-fn going_on_from_an_older_checkpoint_leaves_later_ones_behind() {
-    let dir = tempfile::tempdir().unwrap();
-    trained(dir.path(), None, &["checkpoint.every_steps=4"]);
-    trained(dir.path(), Some(&at(dir.path(), 6)), &["train.steps=7"]);
-    assert_eq!(steps(dir.path()), [7, 6, 4]);
 }
 
 /// A run in a folder, from a checkpoint that need not be its own.
@@ -433,100 +273,4 @@ fn a_run_goes_on_in_another_precision_and_with_momentum_that_it_had_not() {
     let (found, expected) =
         (tensors(&at(dir.path(), 7), "model.safetensors"), tensors(&at(&plain, 7), "model.safetensors"));
     assert_eq!(found, expected);
-}
-
-#[test]
-fn what_a_crash_left_unfinished_is_no_checkpoint() {
-    let dir = tempfile::tempdir().unwrap();
-    trained(dir.path(), None, &["train.steps=3"]);
-    let unfinished = dir.path().join("checkpoints/.step-00000006");
-    fs::create_dir(&unfinished).unwrap();
-    fs::copy(at(dir.path(), 3).join("model.safetensors"), unfinished.join("model.safetensors")).unwrap();
-    let newest = Checkpoints::of_run(dir.path()).newest(&mut |damage| panic!("{damage}")).unwrap().unwrap();
-    assert_eq!(newest.state.position.step, 3);
-    trained(dir.path(), Some(&newest.folder), &["train.steps=4"]);
-    assert_eq!(steps(dir.path()), [4, 3]);
-    assert!(!unfinished.exists());
-}
-
-#[test]
-fn damage_is_named_and_the_checkpoint_before_is_taken() {
-    let dir = tempfile::tempdir().unwrap();
-    trained(dir.path(), None, &["train.steps=3"]);
-    trained(dir.path(), Some(&at(dir.path(), 3)), &["train.steps=4"]);
-    type Damage = fn(&Path);
-    let damages: [(Damage, &str); 3] = [
-        (|file| fs::remove_file(file).unwrap(), "cannot be read"),
-        (|file| fs::write(file, &fs::read(file).unwrap()[..200]).unwrap(), "is damaged"),
-        (
-            |file| {
-                let mut bytes = fs::read(file).unwrap();
-                let middle = bytes.len() / 2;
-                bytes[middle] ^= 0x80;
-                fs::write(file, bytes).unwrap();
-            },
-            "is damaged",
-        ),
-    ];
-    for file in ["model.safetensors", "optimizer.safetensors", "state.json"] {
-        for (damage, word) in damages {
-            let path = at(dir.path(), 4).join(file);
-            let sound = fs::read(&path).unwrap();
-            damage(&path);
-            let told = Checkpoint::open(&at(dir.path(), 4)).unwrap_err().to_string();
-            assert!(told.contains(&path.display().to_string()) && told.contains(word), "{told}");
-            let mut warnings = Vec::new();
-            let newest = Checkpoints::of_run(dir.path()).newest(&mut |found| warnings.push(found.to_string()));
-            assert_eq!(newest.unwrap().unwrap().state.position.step, 3);
-            assert_eq!(warnings, [told]);
-            fs::write(&path, sound).unwrap();
-        }
-    }
-    for step in [3, 4] {
-        fs::remove_file(at(dir.path(), step).join("state.json")).unwrap();
-    }
-    let told = Checkpoints::of_run(dir.path()).newest(&mut |_| {}).unwrap_err().to_string();
-    assert!(told.starts_with("no checkpoint is whole: ") && told.contains("step-00000004/state.json"), "{told}");
-}
-
-#[test]
-fn a_checkpoint_that_does_not_fit_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    trained(dir.path(), None, &["train.steps=8", "train.precision=fp32"]);
-    let refused = |settings: &[&str]| {
-        let mut job = Job::new(&recipe(settings), Control::default()).unwrap();
-        job.resume(Arc::new(Checkpoint::open(&at(dir.path(), 8)).unwrap())).unwrap_err().to_string()
-    };
-    let fits = ["train.precision=fp32"];
-    let folder = at(dir.path(), 8).display().to_string();
-    let model = |from: &str, to: &str| {
-        let path = dir.path().join("other.toml");
-        let text = include_str!("../../src/model/shipped/tiny.toml").replace(from, to);
-        fs::write(&path, text).unwrap();
-        refused(&[fits[0], &format!("model.name={}", path.display())])
-    };
-    assert_eq!(
-        model("out = 14", "out = 16"),
-        format!("{folder}/model.safetensors has fc4.weight as [14, 90], but the model has it as [16, 90]")
-    );
-    assert_eq!(
-        model("\"fc4\"", "\"fc6\""),
-        format!("{folder}/model.safetensors has no tensor fc6.weight, which the model has as [14, 90]")
-    );
-    assert!(
-        model("out = 5 },", "out = 5, bias = false },")
-            .ends_with("model.safetensors has a tensor fc5.bias, which the model has not")
-    );
-    assert!(refused(&["train.precision=fp64"]).ends_with("has conv1.weight in F32, but this run keeps it in Double"));
-    assert_eq!(
-        refused(&[fits[0], "data.train_examples=80"]),
-        format!(
-            "{folder} is at step 8, step 2 of epoch 2, but the training set gives 10 steps an epoch: it is not the one \
-             that the run began with"
-        )
-    );
-    assert_eq!(
-        refused(&[fits[0], "train.epochs=1"]),
-        format!("{folder} is in epoch 2 already, and the run is to end with epoch 1")
-    );
 }

@@ -2,8 +2,7 @@
 //! `scontrol`, and with the signal that their `#SBATCH --signal` asks for, sent to whom it asks for. And that of
 //! `cluster/mpi`, with a stand-in for `mpirun`. What they start is mpt, on simulated GPUs.
 
-use crate::command_line::tiny;
-use crate::resume::text;
+use crate::program::{text, tiny};
 use mpt::launch::simulator::Simulator;
 use std::fs;
 use std::net::TcpListener;

@@ -1,50 +1,9 @@
 //! The program as a user meets it: what it prints where, its exit codes, and its sentences.
 
-use std::io::{BufRead, BufReader, Read};
+use crate::program::{mpt, output, stderr, stdout, tiny};
+use std::io::Read;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-
-pub fn mpt(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mpt"));
-    // Runs are recorded under the working directory.
-    command.args(arguments).stdin(Stdio::null()).current_dir(env!("CARGO_TARGET_TMPDIR"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MPT_")) {
-        command.env_remove(name);
-    }
-    command
-}
-
-pub fn output(arguments: &[&str]) -> Output {
-    mpt(arguments).output().unwrap()
-}
-
-pub fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-pub fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-const TINY: [&str; 13] = [
-    "train",
-    "--model",
-    "tiny",
-    "--batch-size",
-    "8",
-    "--set",
-    "data.source=synthetic",
-    "--set",
-    "data.image=[2,13,13]",
-    "--set",
-    "data.classes=5",
-    "--set",
-    "data.test_examples=16",
-];
-
-pub fn tiny<'a>(more: &[&'a str]) -> Vec<&'a str> {
-    TINY.iter().copied().chain(more.iter().copied()).collect()
-}
+use std::process::Stdio;
 
 #[test]
 fn training_prints_the_result_lines_on_stdout_and_the_rest_on_stderr() {
@@ -118,6 +77,14 @@ fn what_cannot_be_done_is_one_sentence_and_exit_code_2() {
         (
             vec!["train", "--gpus", "2", "--mode", "single"],
             "mpt: mode single uses one device, but the mesh is 2x1: 2 devices",
+        ),
+        (
+            vec!["train", "--gpus", "65", "--device", "cpu"],
+            "mpt: 65 CPU devices are more than the 64 that one machine may have",
+        ),
+        (
+            vec!["verify", "--gpus", "65", "--mode", "data-parallel", "--device", "cpu"],
+            "mpt: 65 CPU devices are more than the 64 that one machine may have",
         ),
         (vec!["train", "--gpus", "3", "--mesh", "2x2"], "mpt: the mesh 2x2 needs 4 devices, but 3 are asked for"),
         (
@@ -198,57 +165,6 @@ fn missing_data_says_what_to_do() {
 }
 
 #[test]
-fn plan_prints_json_that_parses() {
-    let done = output(&[
-        "plan",
-        "--gpus",
-        "2",
-        "--mode",
-        "model-parallel",
-        "--device-memory",
-        "450MiB",
-        "--precision",
-        "fp32",
-        "--set",
-        "parallel.own_half=on",
-        "--json",
-    ]);
-    let value: serde_json::Value = serde_json::from_str(&stdout(&done)).unwrap();
-    let before: Vec<&str> =
-        value["exchanges"].as_array().unwrap().iter().map(|e| e["before"].as_str().unwrap()).collect();
-    assert_eq!(before, ["conv3", "fc6", "fc7", "loss"]);
-    let begun: Vec<bool> =
-        value["exchanges"].as_array().unwrap().iter().map(|e| e["own_part_first"].as_bool().unwrap()).collect();
-    assert_eq!(begun, [true, true, true, false]);
-    let fits: Vec<bool> =
-        value["modes"].as_array().unwrap().iter().map(|mode| mode["fits"].as_bool().unwrap()).collect();
-    assert_eq!(fits, [false, false, true]);
-}
-
-/// The most that a run held, in MiB as it says itself, and what the plan said.
-fn held_and_planned(mode: &str, batch: &str) -> (f64, f64) {
-    let common = ["--gpus", "2", "--mode", mode, "--batch-size", batch, "--precision", "fp32"];
-    let plan = output(&[&["plan", "--json"], &common[..]].concat());
-    let plan: serde_json::Value = serde_json::from_str(&stdout(&plan)).unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let run = ["--steps", "2", "--set", "data.source=noise", "--set", "data.test_examples=1"];
-    let recorded = ["--set", "checkpoint.every_steps=1", "--run-dir", dir.path().to_str().unwrap()];
-    let json = ["--log-format", "json"];
-    let said = stderr(&output(&[&["train"], &common[..], &run[..], &recorded, &json].concat()));
-    let mut lines = said.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    let held = lines.find(|line| line["kind"] == "memory").expect(&said)["bytes"].as_f64().unwrap();
-    (held, plan["process_bytes"].as_f64().unwrap())
-}
-
-#[test]
-fn plan_foretells_the_memory_of_a_run() {
-    for mode in ["model-parallel", "data-parallel"] {
-        let (held, planned) = held_and_planned(mode, "64");
-        assert!((planned / held - 1.0).abs() < 0.15, "{mode}: {planned} planned, {held} held");
-    }
-}
-
-#[test]
 fn verify_fails_and_names_the_layer_when_an_adjoint_is_broken() {
     let good = output(&["verify", "--model", "tiny", "--mesh", "1x3"]);
     assert_eq!(good.status.code(), Some(0), "{}", stdout(&good));
@@ -264,36 +180,6 @@ fn verify_fails_and_names_the_layer_when_an_adjoint_is_broken() {
 }
 
 #[test]
-fn exchanges_in_half_precision_are_planned_and_refused_where_they_make_no_sense() {
-    let planned = |exchange: &str| {
-        let exchange = format!("train.exchange={exchange}");
-        let common = ["plan", "--json", "--model", "tiny", "--mesh", "1x2", "--precision", "fp32", "--set", &exchange];
-        let plan: serde_json::Value = serde_json::from_str(&stdout(&output(&common))).unwrap();
-        plan["traffic"][0]["sent_bytes"].as_u64().unwrap()
-    };
-    let (full, half) = (planned("full"), planned("fp16"));
-    assert!(half < full && 2 * half > full, "all but the sums of logits: {half} of {full}");
-    let refused = |arguments: &[&str]| {
-        let done = output(&[arguments, &["--model", "tiny", "--mesh", "1x2", "--set", "train.exchange=fp16"]].concat());
-        assert_eq!(done.status.code(), Some(2));
-        stderr(&done)
-    };
-    let said = refused(&["plan", "--precision", "bf16"]);
-    assert!(said.contains("bf16 values have no more bytes to begin with"), "{said}");
-    let said = refused(&["verify"]);
-    assert!(said.contains("check the split with --set train.exchange=full"), "{said}");
-}
-
-#[test]
-fn plan_shows_what_the_network_of_2012_exchanges() {
-    let planned = stdout(&output(&["plan", "--model", "alexnet-2012", "--mesh", "1x2", "--precision", "fp32"]));
-    for (layer, values) in [("conv3", "21,632"), ("fc6", "4,608"), ("fc7", "2,048"), ("loss", "1,000")] {
-        let row = planned.lines().find(|line| line.trim().starts_with(&format!("before {layer} "))).unwrap();
-        assert!(row.split_whitespace().any(|word| word == values), "{row}");
-    }
-}
-
-#[test]
 fn show_lists_models_and_recipes() {
     let models = stdout(&output(&["show", "model", "alexnet-dense", "lenet"]));
     assert!(models.contains("46,764,746") && models.contains("61,706") && models.contains("   |   lenet"), "{models}");
@@ -303,79 +189,6 @@ fn show_lists_models_and_recipes() {
     let of_no_norm = by_others.lines().find_map(|line| line.trim().strip_prefix("imagenet-2012-no-norm "));
     assert_eq!(of_no_norm.map(str::trim), Some("42.03 % top-1, 19.36 % top-5"), "{by_others}");
     assert!(by_others.ends_with("Nobody has run these recipes on ImageNet with mpt.\n"), "{by_others}");
-}
-
-/// A run that gets SIGINT after its first step: its exit code, and what it says after that.
-#[cfg(target_os = "linux")]
-fn interrupted(command: &mut Command) -> (Option<i32>, Vec<String>, String) {
-    signalled(command, &[libc::SIGINT])
-}
-
-/// The same with these signals.
-#[cfg(target_os = "linux")]
-fn signalled(command: &mut Command, signals: &[libc::c_int]) -> (Option<i32>, Vec<String>, String) {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    lines.find(|line| line.as_ref().unwrap().starts_with("first step after")).unwrap().unwrap();
-    for signal in signals {
-        // SAFETY: sends a signal to a child that has not been waited for, so its process id is still its own.
-        assert_eq!(unsafe { libc::kill(child.id() as libc::pid_t, *signal) }, 0);
-    }
-    let said: Vec<String> = lines.map(Result::unwrap).collect();
-    let mut results = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut results).unwrap();
-    (child.wait().unwrap().code(), said, results)
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn a_signal_ends_the_run_after_the_step_at_hand() {
-    let dir = tempfile::tempdir().unwrap();
-    let run = dir.path().join("run");
-    let run = run.to_str().unwrap();
-    let (code, said, results) = interrupted(&mut mpt(&tiny(&["--gpus", "2", "--run-dir", run])));
-    assert_eq!(code, Some(75), "{said:?}");
-    assert!(said.iter().any(|line| line.starts_with("stopped by a signal after step ")), "{said:?}");
-    assert_eq!(said.last(), Some(&format!("go on with: mpt train --resume {run}")));
-    assert!(results.starts_with("loss ") && !results.contains("test acc"), "{results}");
-}
-
-/// A cluster warns by SIGUSR1, and may send SIGTERM after it while the run still writes its checkpoint.
-#[cfg(target_os = "linux")]
-#[test]
-fn a_signal_after_a_warning_does_not_end_the_run_at_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let run = dir.path().join("run");
-    let mut command = mpt(&tiny(&["--run-dir", run.to_str().unwrap()]));
-    let (code, said, _) = signalled(&mut command, &[libc::SIGUSR1, libc::SIGTERM]);
-    assert_eq!(code, Some(75), "{said:?}");
-}
-
-/// The evaluation of a million images would take long; the checkpoint before it is there.
-#[cfg(target_os = "linux")]
-#[test]
-fn a_signal_ends_an_evaluation_too() {
-    let dir = tempfile::tempdir().unwrap();
-    let run = dir.path().join("run");
-    let long = ["--set", "data.train_examples=8", "--set", "data.test_examples=1000000", "--epochs", "1"];
-    let mut command = mpt(&tiny(&[&long[..], &["--run-dir", run.to_str().unwrap()]].concat()));
-    let (code, said, results) = interrupted(&mut command);
-    assert_eq!(code, Some(75), "{said:?}");
-    assert!(results.starts_with("loss ") && !results.contains("test acc"), "{results}");
-}
-
-/// No folder to write to, or checkpoints switched off: there is nothing to go on with, and the exit code says so.
-#[cfg(target_os = "linux")]
-#[test]
-fn a_signal_without_a_checkpoint_is_told_by_the_exit_code() {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("runs"), "no folder").unwrap();
-    let without = ["--run-dir", "run", "--set", "checkpoint.keep=0"];
-    for (more, signal, expected) in [(&[][..], libc::SIGINT, 130), (&without, libc::SIGTERM, 143)] {
-        let (code, said, _) = signalled(mpt(&tiny(more)).current_dir(dir.path()), &[signal]);
-        assert_eq!(code, Some(expected), "{said:?}");
-        assert!(!said.iter().any(|line| line.starts_with("go on with")), "{said:?}");
-    }
 }
 
 #[test]

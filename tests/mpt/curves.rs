@@ -1,6 +1,6 @@
 //! `mpt show curves` as a user meets it: the epochs of runs, beside each other and in a picture.
 
-use crate::command_line::{mpt, output, stderr, stdout, tiny};
+use crate::program::{mpt, output, stderr, stdout, tiny};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;

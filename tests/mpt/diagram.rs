@@ -1,6 +1,6 @@
 //! `mpt show model --svg`: the plan as a diagram of devices, towers and what they exchange.
 
-use crate::command_line::{mpt, output, stderr, stdout};
+use crate::program::{mpt, output, stderr, stdout};
 use mpt::model::parse::Edits;
 use mpt::model::shipped;
 use mpt::plan::{Mode, plan};

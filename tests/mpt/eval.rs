@@ -1,7 +1,6 @@
 //! `mpt eval`: the same answers on any split, counted right, and what a user is told.
 
-use crate::command_line::{mpt, output, stderr, stdout, tiny};
-use crate::resume::text;
+use crate::program::{mpt, output, stderr, stdout, text, tiny};
 use mpt::checkpoint::Checkpoint;
 use mpt::data::Supply;
 use mpt::engine::evaluation::{Evaluated, Evaluation};

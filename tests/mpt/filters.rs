@@ -1,7 +1,6 @@
 //! `mpt show filters` as a user meets it: the kernels of runs and of files, as pictures.
 
-use crate::command_line::{mpt, output, stderr, stdout, tiny};
-use crate::resume::text;
+use crate::program::{mpt, output, stderr, stdout, text, tiny};
 use std::fs::{self, File};
 use std::io::BufReader;
 use std::path::Path;

@@ -1,7 +1,6 @@
 //! Steps whose numbers are not finite: named by their first layer, alike on every split, and left out if asked.
 
-use crate::command_line::{output, stderr, tiny};
-use crate::resume::{numbers, text};
+use crate::program::{numbers, output, stderr, text, tiny};
 use mpt::checkpoint::Checkpoint;
 use mpt::data::{LoaderOptions, Noise, Order, Source, start};
 use mpt::engine::agreement::{Agreed, Word};
@@ -11,6 +10,7 @@ use mpt::engine::norms;
 use mpt::engine::rank::{Rank, Settings};
 use mpt::engine::session::masks;
 use mpt::launch::threads;
+use mpt::model::cost::Role;
 use mpt::model::parse::Edits;
 use mpt::model::shipped;
 use mpt::plan::{Mesh, Mode, Plan, plan};
@@ -106,8 +106,25 @@ enum Deed {
     Train,
     /// Train on it with a pixel of the last data rank that is not a number.
     Spoil,
+    /// Train on it with weights that give a finite loss and gradients that are not.
+    Overflow,
     /// Go on to the next.
     Leave,
+}
+
+/// Multiplies weights of tiny (`sign` 1) so that one layer takes back what another adds forward, and nothing does backward; or
+/// divides them again (-1): powers of two leave every bit. The ranks of a data axis have their weights in common.
+fn stretch(rank: &Rank, plan: &Plan, number: usize, sign: i32) {
+    for entry in &rank.store().layout.entries {
+        let power = match (plan.model.layers[entry.share.layer].name.as_str(), entry.share.role) {
+            ("conv1", _) => -60,
+            ("conv2" | "fc4" | "fc5", Role::Weight) => 60,
+            _ => 0,
+        };
+        if plan.mesh.data_rank(number) == 0 {
+            let _ = rank.store().weight(entry).unwrap().f_mul_scalar_(2_f64.powi(sign * power)).unwrap();
+        }
+    }
 }
 
 /// The weights and velocities after batches of noise, with what was done with each, on every rank; and what was agreed on.
@@ -150,9 +167,20 @@ fn after(plan: &Arc<Plan>, kind: Kind, deeds: &[Deed]) -> (Vec<Vec<Tensor>>, Vec
             if *deed == Deed::Spoil && shared.mesh.data_rank(number) + 1 == shared.mesh.data {
                 let _ = batch.image.narrow(0, 0, 1).narrow(2, 3, 1).narrow(3, 4, 1).fill_(f64::NAN);
             }
+            if *deed == Deed::Overflow {
+                stretch(&rank, &shared, number, 1);
+            }
+            // No rank goes on before all weights are as they should be.
+            rank.add_up(&[0])?;
             rank.lap()?;
             let outcome = rank.train(&batch, 0.05)?;
             let lap = rank.lap()?;
+            rank.add_up(&[0])?;
+            if *deed == Deed::Overflow {
+                assert!(outcome.loss_sum.is_finite());
+                stretch(&rank, &shared, number, -1);
+            }
+            rank.add_up(&[0])?;
             agreed.push(rank.agree(&Word { lap, ..Word::of(outcome) })?);
         }
         let full = rank.full_weights()?.copy();
@@ -187,5 +215,22 @@ fn a_step_that_is_left_out_changes_no_bit() {
             let origins: Vec<_> = agreed.iter().map(|agreed| agreed.nonfinite(&layers)).collect();
             assert_eq!(origins, [None, Some(Origin::Activation(0)), None], "{mesh} in {kind:?}");
         }
+    }
+}
+
+/// A loss that is finite tells nothing of the gradients: these are looked at themselves.
+#[test]
+fn a_step_of_which_only_gradients_are_not_finite_changes_no_bit() {
+    let model = shipped::load("tiny", &Edits { activation: Some(mpt::model::Kind::Relu), ..Edits::default() }).unwrap();
+    for (data, on_model) in [(1, 1), (1, 2), (2, 1), (2, 2)] {
+        let mesh = Mesh { data, model: on_model };
+        let mode = if on_model > 1 { Mode::ModelParallel } else { Mode::DataParallel };
+        let plan = Arc::new(plan(&model, mesh, mode).unwrap());
+        let (left_out, agreed) = after(&plan, Kind::Float, &[Deed::Train, Deed::Overflow, Deed::Train]);
+        let (expected, _) = after(&plan, Kind::Float, &[Deed::Train, Deed::Leave, Deed::Train]);
+        assert_eq!(left_out, expected, "{mesh}");
+        let layers = norms::layers(&plan);
+        let origins: Vec<_> = agreed.iter().map(|agreed| agreed.nonfinite(&layers)).collect();
+        assert!(matches!(origins[..], [None, Some(Origin::Gradient(_)), None]), "{mesh}: {origins:?}");
     }
 }

@@ -1,8 +1,7 @@
 //! Training on folders of image files, as a user meets it: the same numbers on any split and after any interruption, whatever
 //! lies among the images.
 
-use crate::command_line::{output, stderr, stdout};
-use crate::resume::{numbers, text};
+use crate::program::{numbers, output, stderr, stdout, text};
 use image::{Rgb, RgbImage};
 use mpt::data::prepare::statistics::Statistics;
 use mpt::engine::session::{Job, Ranks, run};
@@ -85,8 +84,10 @@ fn a_folder_of_images_is_learned_and_what_is_damaged_is_named() {
     assert!(test.accuracy() > 0.9, "{}", test.accuracy());
     let shown = dir.path().display();
     let expected = [
-        format!("{shown}/train/low/03.png: is neither a JPEG nor a PNG image"),
-        format!("{shown}/train/right/04.jpg: is truncated"),
+        format!(
+            "{shown}/train/low/03.png: is neither a JPEG nor a PNG image; the next image that can be read stands in for it"
+        ),
+        format!("{shown}/train/right/04.jpg: is truncated; the next image that can be read stands in for it"),
     ];
     assert_eq!(unread, expected);
 }

@@ -1,9 +1,8 @@
 //! Ranks that a launcher starts, here with torch's names set by hand: they meet, compare what they are about to do, compute
 //! what threads compute, and say why they do not. `scripts/try-launchers` tries the same with real launchers.
 
-use crate::command_line::{mpt, output, stderr, tiny};
+use crate::program::{mpt, numbers, output, stderr, text, tiny};
 use crate::rehearsal::rehearse;
-use crate::resume::{numbers, text};
 use serde_json::Value;
 use std::fs;
 use std::net::TcpListener;

@@ -1,7 +1,7 @@
 //! Law 1: split equals whole. Losses, activations, gradients and weights, over steps with dropout, momentum and weight
 //! decay, the last batch half full.
 
-use crate::networks::{network, pieces};
+use crate::networks::{Piece, network, pieces};
 use mpt::data::Noise;
 use mpt::engine::rank::Settings;
 use mpt::model::Model;
@@ -13,7 +13,8 @@ use mpt::optim::{Event, Timeline};
 use mpt::plan::{Adjoint, Mesh, Mode, Plan, plan};
 use mpt::verify::{Comparison, Observed, Trial, observe};
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
+use proptest::test_runner::{RngSeed, TestRunner};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tch::{Device, Kind};
@@ -300,21 +301,24 @@ fn odd_networks_split_equal_whole() {
     }
 }
 
-proptest! {
+#[test]
+fn random_networks_split_equal_whole() {
     // The same networks each time: a network may be drawn whose activations blow up, and then there is nothing to compare.
-    #![proptest_config(ProptestConfig { cases: 48, rng_seed: RngSeed::Fixed(3), ..ProptestConfig::default() })]
-
-    #[test]
-    fn random_networks_split_equal_whole(pieces in pieces(), devices in 2usize..6) {
-        if let Some(model) = network(&pieces) {
-            let mesh = Mesh { data: 1, model: devices };
-            if plan(&model, mesh, Mode::ModelParallel).is_ok() {
-                let plans = plans(&model, &[&mesh.to_string(), &format!("2x{devices}")]);
-                let all = [own_part_first(&plans[0]), Arc::clone(&plans[0]), Arc::clone(&plans[1])];
-                check_plans(&model, 3, Kind::Double, FP64, &all);
-            }
+    let config = ProptestConfig { cases: 48, rng_seed: RngSeed::Fixed(3), ..ProptestConfig::default() };
+    let checked = Cell::new(0);
+    let check = |(pieces, devices): (Vec<Piece>, usize)| {
+        let mesh = Mesh { data: 1, model: devices };
+        let model = network(&pieces).filter(|model| plan(model, mesh, Mode::ModelParallel).is_ok());
+        if let Some(model) = model {
+            let plans = plans(&model, &[&mesh.to_string(), &format!("2x{devices}")]);
+            let all = [own_part_first(&plans[0]), Arc::clone(&plans[0]), Arc::clone(&plans[1])];
+            check_plans(&model, 3, Kind::Double, FP64, &all);
+            checked.set(checked.get() + 1);
         }
-    }
+        Ok(())
+    };
+    TestRunner::new(config).run(&(pieces(), 2_usize..6), check).unwrap();
+    assert!(checked.get() >= 24, "only {} of the networks could be laid out", checked.get());
 }
 
 /// The reordered model that is trained is the model as written: the same bits, for no number is computed otherwise.

@@ -72,7 +72,7 @@ pub fn metrics_of(job: &Job) -> Metrics {
     let watched = Watched {
         plan: Arc::clone(&job.assignment.plan),
         devices: job.devices.clone(),
-        shown: 0..job.devices.len(),
+        shown: (0..job.devices.len()).collect(),
         precision: "fp64",
         loader: Arc::clone(&job.loaded),
     };
@@ -314,10 +314,11 @@ fn a_host_shows_its_own_devices() {
         precision: "fp64",
         loader: Arc::clone(&job.loaded),
     };
-    let hosts = [0..2, 2..4].map(|shown| Metrics::new(&host(shown)).unwrap());
+    // Numbered as `srun --distribution cyclic` numbers them.
+    let hosts = [[0, 2], [1, 3]].map(|shown| Metrics::new(&host(shown.into())).unwrap());
     run(job, Ranks::All, &mut |event| hosts.iter().for_each(|metrics| metrics.event(event))).unwrap();
     let scrapes = hosts.map(|metrics| Scrape::of(&metrics.text().unwrap()));
-    for (scrape, devices) in scrapes.iter().zip([["cpu:0", "cpu:1"], ["cpu:2", "cpu:3"]]) {
+    for (scrape, devices) in scrapes.iter().zip([["cpu:0", "cpu:2"], ["cpu:1", "cpu:3"]]) {
         for name in ["mpt_examples_total", "mpt_phase_seconds_total", "mpt_rank_info"] {
             assert_eq!(scrape.values_of(name, "device"), devices.into_iter().collect(), "{name}");
         }

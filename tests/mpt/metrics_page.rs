@@ -14,7 +14,7 @@ fn watched(job: &Job, devices: &[&str]) -> Watched {
     Watched {
         plan: Arc::clone(&job.assignment.plan),
         devices: devices.iter().map(ToString::to_string).collect(),
-        shown: 0..devices.len(),
+        shown: (0..devices.len()).collect(),
         precision: "fp64",
         loader: Arc::clone(&job.loaded),
     }

@@ -1,9 +1,8 @@
 //! The endpoint: what it answers to whom, that a port that cannot be had is told before training, and that whoever
 //! connects does not touch training.
 
-use crate::command_line::{mpt, output, stderr, stdout, tiny};
 use crate::metrics::{Scrape, metrics_of, recipe};
-use crate::resume::text;
+use crate::program::{mpt, output, stderr, stdout, text, tiny};
 use mpt::engine::saving::Saving;
 use mpt::engine::session::{Job, Ranks, run};
 use mpt::events::Event;

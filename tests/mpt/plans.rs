@@ -1,10 +1,12 @@
 //! Plans as pure data: who owns what, what is read, and what travels.
 
 use crate::networks::{network, pieces};
+use mpt::engine::session::Job;
+use mpt::launch::control::Control;
 use mpt::model::parse::Edits;
 use mpt::model::{Channels, Model, shipped};
 use mpt::plan::exchange::transfers;
-use mpt::plan::memory::{Sizes, fullest};
+use mpt::plan::memory::{GPU_PLACE_BYTES, Sizes, fullest};
 use mpt::plan::{Exchange, Mesh, Mode, Operation, Placement, Plan, Read, Weights, plan};
 use mpt::report::plan_table::exchange_lines;
 use proptest::prelude::*;
@@ -74,7 +76,14 @@ fn the_plan_of_2012_on_two_devices() {
 fn what_fits_a_device_of_2012() {
     let model = shipped::load("alexnet-2012", &Edits::default()).unwrap();
     let fits = |batch_size, mesh: &str, mode| {
-        let sizes = Sizes { batch_size, value_bytes: 4, master_bytes: 4, momentum: true, checkpoints: false };
+        let sizes = Sizes {
+            batch_size,
+            value_bytes: 4,
+            master_bytes: 4,
+            momentum: true,
+            checkpoints: false,
+            place_bytes: GPU_PLACE_BYTES,
+        };
         fullest(&plan(&model, mesh.parse().unwrap(), mode).unwrap(), sizes).total() <= 3 << 30
     };
     let of_batch = |batch| {
@@ -117,9 +126,24 @@ fn each_of_two_devices_stores_half_of_the_split_weights() {
 
 #[test]
 fn a_split_network_fits_where_the_whole_one_does_not() {
-    let sizes = Sizes { batch_size: 128, value_bytes: 4, master_bytes: 4, momentum: true, checkpoints: true };
+    let sizes = Sizes {
+        batch_size: 128,
+        value_bytes: 4,
+        master_bytes: 4,
+        momentum: true,
+        checkpoints: true,
+        place_bytes: GPU_PLACE_BYTES,
+    };
     let needs = |devices| fullest(&model_parallel(&alexnet(), devices).unwrap(), sizes).total();
     assert!(needs(2) * 10 < needs(1) * 6 && needs(4) < needs(2), "{} {} {}", needs(1), needs(2), needs(4));
+}
+
+/// 64 threads are the most of one machine; ranks on many machines are as many as there are.
+#[test]
+fn a_job_may_have_more_ranks_than_a_machine_has_threads() {
+    let recipe = crate::training::recipe(&["parallel.mesh=128x1"]);
+    let job = Job::new(&recipe, Control::default()).unwrap();
+    assert_eq!(job.devices.len(), 128);
 }
 
 #[test]

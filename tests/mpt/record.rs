@@ -1,6 +1,6 @@
 //! The run directory as a run leaves it: what a line tells, and that a disk that is full or slow ends nothing.
 
-use crate::command_line::{mpt, output, stderr, stdout, tiny};
+use crate::program::{mpt, output, stderr, stdout, tiny};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,7 @@
 //! Rehearsals: real ranks as processes, real calls of the driver and of NCCL, answered by the simulator. What they
 //! compute is what threads of one process compute, and what goes wrong is told.
 
-use crate::command_line::{mpt, output, stderr, stdout, tiny};
-use crate::resume::{numbers, text};
+use crate::program::{mpt, numbers, output, stderr, stdout, text, tiny};
 use mpt::comm::nccl::library::{DRIVER, NCCL};
 use serde_json::Value;
 use std::fs;

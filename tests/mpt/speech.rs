@@ -1,6 +1,6 @@
 //! What is said on stderr: for people on a terminal and in a pipe, and as JSON for programs.
 
-use crate::command_line::{mpt, output, stderr, stdout, tiny};
+use crate::program::{mpt, output, stderr, stdout, tiny};
 use serde_json::Value;
 use std::process::Output;
 

@@ -1,8 +1,7 @@
 //! Runs whose ranks are processes, and what becomes of them when one is killed, stopped or hangs: the sentence, the exit
 //! code, what is kept, and that no process is left. Nothing is asserted about time but that it ends at all.
 
-use crate::command_line::{mpt, tiny};
-use crate::resume::text;
+use crate::program::{mpt, text, tiny};
 use crate::terminal::terminal;
 use mpt::launch::watchdog::finding::Finding;
 use mpt::launch::watchdog::report::{FILE, Report};

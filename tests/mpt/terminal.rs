@@ -1,8 +1,7 @@
 //! Runs in a terminal. Ctrl-C there goes to every process of the foreground group at once: a run must end by it as if it
 //! had been sent to it alone.
 
-use crate::command_line::{mpt, tiny};
-use crate::resume::text;
+use crate::program::{mpt, text, tiny};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{FromRawFd, OwnedFd};

@@ -1,9 +1,8 @@
 //! Weights that others read and wrote: `mpt export` and `--init-from`. (That PyTorch reads and writes the same is for
 //! `scripts/parity exchange` to show.)
 
-use crate::command_line::{mpt, output, stderr, stdout, tiny};
+use crate::program::{mpt, output, stderr, stdout, text, tiny};
 use crate::rehearsal::equals_threads;
-use crate::resume::text;
 use mpt::checkpoint::{Described, TensorFile, WeightFile};
 use mpt::engine::saving::described;
 use mpt::error::Error;

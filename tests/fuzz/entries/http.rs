@@ -101,7 +101,7 @@ fn listening_at() -> SocketAddr {
         let watched = Watched {
             plan: Arc::clone(&job.assignment.plan),
             devices: job.devices.clone(),
-            shown: 0..job.devices.len(),
+            shown: (0..job.devices.len()).collect(),
             precision: "fp32",
             loader: Arc::clone(&job.loaded),
         };

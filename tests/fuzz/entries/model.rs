@@ -5,7 +5,7 @@ use mpt::model::Model;
 use mpt::model::parse::Edits;
 use mpt::model::rewrite::relu_after_pool;
 use mpt::model::shipped::{SHIPPED, load};
-use mpt::plan::memory::Sizes;
+use mpt::plan::memory::{CPU_PLACE_BYTES, Sizes};
 use mpt::plan::{Mesh, Mode, plan};
 use mpt::report::{model_table, plan_table};
 use std::fs;
@@ -63,7 +63,14 @@ fn lay_out(model: &Model) {
     let rewritten = relu_after_pool(model);
     assert_eq!(rewritten.classes(), model.classes());
     model_table::render(std::slice::from_ref(model));
-    let sizes = Sizes { batch_size: 128, value_bytes: 2, master_bytes: 4, momentum: true, checkpoints: true };
+    let sizes = Sizes {
+        batch_size: 128,
+        value_bytes: 2,
+        master_bytes: 4,
+        momentum: true,
+        checkpoints: true,
+        place_bytes: CPU_PLACE_BYTES,
+    };
     for mesh in MESHES.map(|mesh| mesh.parse::<Mesh>().expect("a mesh")) {
         for mode in Mode::ALL.into_iter().filter(|mode| mode.check(mesh).is_ok()) {
             let Some(plan) = accepted(plan(&rewritten, mesh, mode)) else { continue };
