@@ -42,13 +42,16 @@ impl Writer {
         let draft = shards.and_then(|shards| Ok((Draft::of(&self.plan, shards)?, shards)));
         let begun = draft.and_then(|(draft, shards)| Ok((self.saving.begin(step, &draft)?, draft, shards)));
         if let Some(peers) = peers {
-            peers.tell(step, Note::Begun, &begun.as_ref().map(|_| ()).map_err(Error::clone))?;
+            let told = peers.tell(step, Note::Begun, &begun.as_ref().map(|_| ()).map_err(Error::clone));
+            // Who does not hear of the begin hears of the end.
+            told.inspect_err(|error| drop(peers.tell::<()>(step, Note::End, &Err(error.clone()))))?;
         }
         let (unfinished, draft, shards) = begun?;
         let own = self.slices(&draft, &unfinished, shards);
         let of_others = peers.into_iter().flat_map(|peers| (1..peers.size).map(move |rank| (peers, rank)));
         let of_others = of_others.map(|(peers, rank)| {
-            peers.hear(step, Note::Slices(rank)).map_err(|error| error.within(format!("rank {rank}")))
+            let heard = peers.hear(step, Note::Slices(rank), Some(Note::Parted(rank)));
+            heard.map_err(|error| error.within(format!("rank {rank}")))
         });
         // Nobody writes any more when all have told.
         let all: Vec<Result<Sums>> = [own].into_iter().chain(of_others).collect();
@@ -63,11 +66,11 @@ impl Writer {
 
     /// The part of every other process.
     fn follow(&self, peers: &Peers, step: u64, shards: Result<&[Numbered]>) -> Result<()> {
-        peers.hear::<()>(step, Note::Begun)?;
+        peers.hear::<()>(step, Note::Begun, Some(Note::End))?;
         let unfinished = self.saving.checkpoints().unfinished(step);
         let written = shards.and_then(|shards| self.slices(&Draft::of(&self.plan, shards)?, &unfinished, shards));
         peers.tell(step, Note::Slices(peers.rank), &written)?;
-        peers.hear(step, Note::End)
+        peers.hear(step, Note::End, None)
     }
 
     fn slices(&self, draft: &Draft, unfinished: &Path, shards: &[Numbered]) -> Result<Sums> {

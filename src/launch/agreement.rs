@@ -39,11 +39,11 @@ impl Declaration {
 pub fn agree(world: &World, own: &Declaration) -> Result<()> {
     let verdict = if world.who.rank == 0 {
         let verdict = difference(&gather(world, own)?).unwrap_or_default();
-        world.tell(VERDICT, verdict.as_bytes())?;
+        world.declare(VERDICT, verdict.as_bytes())?;
         verdict
     } else {
         let own = serde_json::to_vec(own).map_err(|error| Error::failed(format!("a declaration: {error}")))?;
-        world.tell(&declared(world.who.rank), &own)?;
+        world.declare(&declared(world.who.rank), &own)?;
         String::from_utf8_lossy(&world.wait_for(VERDICT, "the verdict of rank 0")?).into_owned()
     };
     if verdict.is_empty() { Ok(()) } else { Err(Error::usage(verdict)) }

@@ -7,6 +7,7 @@
 //! * [`word`] what a rank tells the supervisor
 //! * [`watchdog`] what sees a call that does not end, says whose fault it is, and ends the run
 //! * [`world`] the run that a process is a rank of, and the store in which it meets the others
+//! * [`patience`] and how long one bears with a store that does not answer
 //! * [`board`] what the ranks of a run tell each other beside their work
 //! * [`peers`] and when they write a checkpoint together
 //! * [`agreement`] what the ranks of a run must have in common
@@ -30,6 +31,7 @@ pub mod last_word;
 pub mod launchers;
 pub mod listening;
 pub mod meeting;
+pub mod patience;
 pub mod peers;
 pub mod rank_logs;
 pub mod simulator;

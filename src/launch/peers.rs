@@ -2,6 +2,7 @@
 //! in the store, over a connection of the thread that writes, which waits for the others while the ranks go on.
 
 use super::board::Board;
+use super::patience::Patience;
 use super::world::World;
 use crate::error::{Error, Result};
 use crate::file;
@@ -17,8 +18,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long a thread waits between two looks whether its run has ended.
 const LOOK: Duration = Duration::from_millis(500);
-/// How long the store may take to answer.
-const ANSWER: Duration = Duration::from_secs(30);
+/// How long the store may take to let in the thread that writes.
+const ADMISSION: Duration = Duration::from_secs(30);
 /// How long the first rank, which may serve the store, waits for the others to have heard all of a checkpoint.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// A file by which ranks find out whether they share a folder.
@@ -44,6 +45,8 @@ pub struct Peers {
     pub rank: usize,
     /// How many there are.
     pub size: usize,
+    /// How long the store may be silent.
+    limit: Duration,
     left: Arc<AtomicBool>,
     /// The steps of checkpoints whose notes are still up; kept by the first.
     noted: Vec<u64>,
@@ -78,7 +81,8 @@ impl Peers {
         if !all_see {
             return Ok(None);
         }
-        Ok(Some(Self { board: world.board(ANSWER)?, rank, size, left: Arc::default(), noted: Vec::new() }))
+        let (board, limit) = (world.board(ADMISSION)?, world.limit);
+        Ok(Some(Self { board, rank, size, limit, left: Arc::default(), noted: Vec::new() }))
     }
 
     /// What makes every wait end, from another thread, when the run has ended.
@@ -86,37 +90,65 @@ impl Peers {
         Leaver(Arc::clone(&self.left))
     }
 
-    /// Tells the others what came of something in the checkpoint of a step, once.
+    /// Tells the others what came of something in the checkpoint of a step, once. They wait for it: a store that is silent for
+    /// a while is told again.
     ///
     /// # Errors
-    /// The store's.
+    /// The store has gone, or has been silent for too long, or the run has ended meanwhile.
     pub fn tell<T: Serialize>(&self, step: u64, note: Note, outcome: &Result<T>) -> Result<()> {
         let name = key(step, note);
         let told = serde_json::to_vec(outcome).map_err(|error| Error::failed(format!("{name}: {error}")))?;
-        self.board.post(&name, &told)
+        self.post(&name, &told)
     }
 
-    /// What another has told of the checkpoint of a step, however long that takes.
+    fn post(&self, name: &str, told: &[u8]) -> Result<()> {
+        let mut patience = Patience::new(self.limit);
+        while patience.bear(|| self.board.post(name, told))?.is_none() {
+            self.go_on()?;
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// The run has ended: nothing is to be waited for any more.
+    fn go_on(&self) -> Result<()> {
+        if self.left.load(Ordering::Relaxed) { Err(Error::PeerGone("the run has ended".into())) } else { Ok(()) }
+    }
+
+    /// What another has told of the checkpoint of a step, however long that takes. It tells `last` after it: where that is
+    /// there and the note is not, it has given up.
     ///
     /// # Errors
-    /// What it told, if that is an error; the store's; or the run has ended.
-    pub fn hear<T: DeserializeOwned>(&self, step: u64, note: Note) -> Result<T> {
-        let name = key(step, note);
-        while !self.left.load(Ordering::Relaxed) {
-            if let Some(told) = self.board.wait_within(&name, LOOK)? {
+    /// What it told, if that is an error; it has given up; the store has gone, or has been silent for too long; or the run has
+    /// ended.
+    pub fn hear<T: DeserializeOwned>(&self, step: u64, note: Note, last: Option<Note>) -> Result<T> {
+        let (name, last) = (key(step, note), last.map(|last| key(step, last)));
+        let mut patience = Patience::new(self.limit);
+        let mut given_up = false;
+        loop {
+            self.go_on()?;
+            let Some(told) = patience.bear(|| self.board.wait_within(&name, LOOK))? else { continue };
+            if let Some(told) = told {
                 let told: Result<T> =
                     serde_json::from_slice(&told).map_err(|error| Error::failed(format!("{name}: {error}")))?;
                 return told;
             }
+            // The note was looked for once more after the last one was seen.
+            if given_up {
+                return Err(Error::failed(format!("{name} was not told: who was to tell it has given up")));
+            }
+            if let Some(last) = &last {
+                given_up = patience.bear(|| self.board.has(last))?.unwrap_or(false);
+            }
         }
-        Err(Error::PeerGone("the run has ended".into()))
     }
 
-    /// Is done with the checkpoint of a step, whatever became of it. The first waits until the others are too, for its store
-    /// may end with it, and takes down their notes: a store keeps what nobody removes.
+    /// Is done with the checkpoint of a step, whatever became of it. The first may still wait for this one's slices, and then
+    /// until the others are done too, for its store may end with it; it takes down their notes: a store keeps what nobody
+    /// removes.
     pub fn part(&mut self, step: u64) {
         if self.rank > 0 {
-            let _ = self.board.post(&key(step, Note::Parted(self.rank)), &[]);
+            let _ = self.post(&key(step, Note::Parted(self.rank)), &[]);
             return;
         }
         self.noted.push(step);
@@ -190,6 +222,24 @@ pub(crate) mod tests {
         assert_eq!(shared([here.path(), here.path()]), [true, true]);
         assert_eq!(shared([here.path(), there.path()]), [false, false]);
         assert_eq!(fs::read_dir(here.path()).unwrap().count(), 0, "nothing is left");
+    }
+
+    /// As when the store was silent for too long for one of them.
+    #[test]
+    fn whoever_gives_up_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_store, peers) = two([folder.path(), folder.path()]);
+        let [first, mut second] = peers.map(Option::unwrap);
+        second.part(1);
+        let gone = first.hear::<()>(1, Note::Slices(1), Some(Note::Parted(1))).unwrap_err().to_string();
+        assert_eq!(gone, "checkpoint/1/slices/1 was not told: who was to tell it has given up");
+        first.tell::<()>(2, Note::End, &Err(Error::failed("the store did not answer"))).unwrap();
+        let gone = second.hear::<()>(2, Note::Begun, Some(Note::End)).unwrap_err().to_string();
+        assert_eq!(gone, "checkpoint/2/begun was not told: who was to tell it has given up");
+        // What was told before counts.
+        second.tell(3, Note::Slices(1), &Ok(7)).unwrap();
+        second.part(3);
+        assert_eq!(first.hear(3, Note::Slices(1), Some(Note::Parted(1))), Ok(7));
     }
 
     #[test]

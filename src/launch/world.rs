@@ -3,6 +3,7 @@
 
 use super::board::Board;
 use super::launchers::Described;
+use super::patience::Patience;
 use crate::error::{Error, Result};
 use crate::torch::store::Store;
 use std::fs;
@@ -50,7 +51,8 @@ impl World {
     /// Says that this rank has come, from where.
     fn come(&self) -> Result<()> {
         let here = format!("{} (process {})", machine(), process::id());
-        let first = self.store.set_first(&self.key(&joined(self.who.rank)), here.as_bytes())?;
+        let name = self.key(&joined(self.who.rank));
+        let first = self.insist(|| self.store.set_first(&name, here.as_bytes()))?;
         if first == here.as_bytes() {
             return Ok(());
         }
@@ -71,8 +73,26 @@ impl World {
             return self.wait_for(key, &format!("the {key} of rank {by}"));
         }
         let value = find()?;
-        self.tell(key, &value)?;
+        self.declare(key, &value)?;
         Ok(value)
+    }
+
+    /// Sets a key of the run that others wait for, though the store be silent for a while.
+    ///
+    /// # Errors
+    /// The store has gone, or has been silent for the limit.
+    pub fn declare(&self, key: &str, value: &[u8]) -> Result<()> {
+        self.insist(|| self.tell(key, value))
+    }
+
+    /// Asks the store until it answers.
+    fn insist<T>(&self, ask: impl Fn() -> Result<T>) -> Result<T> {
+        let mut patience = Patience::new(self.limit);
+        loop {
+            if let Some(answer) = patience.bear(&ask)? {
+                return Ok(answer);
+            }
+        }
     }
 
     /// Sets a key of the run.
@@ -95,7 +115,8 @@ impl World {
     /// The value of a key of the run, which some rank is to set: `what` it is in words.
     ///
     /// # Errors
-    /// The store's; or it was not set within the limit: names the ranks that have not come; or some rank failed.
+    /// The store has gone, or has been silent for the limit; or it was not set within the limit: names the ranks that have not
+    /// come; or some rank failed.
     pub fn wait_for(&self, key: &str, what: &str) -> Result<Vec<u8>> {
         self.wait(key, Some(Instant::now() + self.limit), what)
     }
@@ -106,14 +127,16 @@ impl World {
     /// The store's; or some rank failed.
     pub fn follow(&self, point: &str) -> Result<()> {
         let key = format!("point/{point}");
-        if self.who.rank == 0 { self.tell(&key, &[]) } else { self.wait(&key, None, point).map(|_| ()) }
+        if self.who.rank == 0 { self.declare(&key, &[]) } else { self.wait(&key, None, point).map(|_| ()) }
     }
 
     fn wait(&self, key: &str, deadline: Option<Instant>, what: &str) -> Result<Vec<u8>> {
         let name = self.key(key);
+        let mut patience = Patience::new(self.limit);
         let mut failure = None;
         loop {
-            if let Some(value) = self.store.get_within(&name, LOOK).map_err(|error| self.without_server(error))? {
+            let found = patience.bear(|| self.store.get_within(&name, LOOK));
+            if let Some(value) = found.map_err(|error| self.without_server(error))?.flatten() {
                 return Ok(value);
             }
             // One look later, so that the rank that failed ends first: whoever watches the ranks takes the first that
@@ -121,9 +144,11 @@ impl World {
             if let Some(failure) = failure {
                 return Err(failure);
             }
-            failure = self.failure()?;
+            failure = patience.bear(|| self.failure()).map_err(|error| self.without_server(error))?.flatten();
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) && failure.is_none() {
-                return Err(self.too_late(what));
+                // Of a store that is silent nobody knows who has come.
+                let silence = patience.silence().map(|error| self.without_server(error.clone()));
+                return Err(silence.unwrap_or_else(|| self.too_late(what)));
             }
         }
     }
@@ -161,7 +186,8 @@ impl World {
         Some(String::from_utf8_lossy(&place).into_owned())
     }
 
-    /// A connection of its own to the store of the run, which is waited for at most so long in each call.
+    /// A connection of its own to the store of the run, which is waited for at most so long. Its calls are given up sooner,
+    /// as those of any connection are.
     ///
     /// # Errors
     /// The store does not answer within the limit.

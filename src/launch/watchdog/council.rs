@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_secs(8);
 const REST: Duration = Duration::from_millis(20);
 /// How long a rank listens for an alarm before it looks whether it still is to.
 const LISTENING: Duration = Duration::from_secs(2);
-/// How long the store may take to answer who begins to listen or to speak.
+/// How long the store may take to let in who begins to listen or to speak. It is given up sooner in each call after that.
 pub const SPEAKING: Duration = Duration::from_secs(30);
 
 /// A rank's way to the others.
