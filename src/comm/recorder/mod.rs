@@ -202,13 +202,16 @@ impl Recorder {
     }
 
     fn end<T>(&self, number: u64, result: &Result<T>) {
+        let mut probe = None;
         self.note(number, |call| {
             call.finished = Some(Instant::now());
             call.failed = result.is_err();
-            if call.failed || call.probe.as_ref().is_some_and(|probe| probe()) {
-                call.probe = None;
-            }
+            probe = if call.failed { call.probe.take() } else { call.probe.clone() };
         });
+        // Without the lock: the driver may keep who asks, and then the watchdog needs the log.
+        if result.is_ok() && probe.as_ref().is_some_and(|probe| probe()) {
+            self.note(number, |call| call.probe = None);
+        }
     }
 }
 

@@ -80,3 +80,20 @@ fn what_a_probe_denies_is_under_way_though_the_rank_went_on() {
     recorder.look();
     assert_eq!((recorder.flight().records[0].state, recorder.blocked_since()), (State::Done, None));
 }
+
+#[test]
+fn the_log_is_free_while_it_is_asked_whether_a_call_that_ends_has_travelled() {
+    let (recorder, mut recorded) = alone();
+    let _ = recorded.all_reduce(&call("fc6"), &Tensor::from_slice(&[1.0f32])).unwrap();
+    let (asked, free) = (Arc::clone(&recorder), Arc::new(std::sync::Mutex::new(Vec::new())));
+    let found = Arc::clone(&free);
+    recorder.note(0, |call| {
+        call.probe = Some(Arc::new(move || {
+            found.lock().unwrap().push(asked.log.try_lock().is_ok());
+            true
+        }));
+    });
+    recorder.end(0, &Ok(()));
+    assert_eq!(*free.lock().unwrap(), [true]);
+    assert_eq!((recorder.flight().records[0].state, recorder.blocked_since()), (State::Done, None));
+}
