@@ -177,7 +177,7 @@ struct Watched {
     /// The process of each rank that has ended, and how.
     ended: BTreeMap<usize, (i32, ExitStatus)>,
     verdict: Option<Verdict>,
-    /// The signals that were handed on, of those of which the second ends a rank at once.
+    /// The signals that were handed on.
     asked: Vec<i32>,
 }
 
@@ -188,13 +188,13 @@ impl Watched {
             let happening = happenings.recv().map_err(|_| Error::failed("the ranks cannot be watched any more"))?;
             if let Happening::Signal(signal) = happening {
                 self.running.values().for_each(|&process| send(process, signal));
-                self.asked.extend(Some(signal).filter(|signal| *signal != SIGUSR1));
+                self.asked.push(signal);
             }
             if let Some(rank) = self.note(happening)?
                 && is_bad(self.ended[&rank].1)
             {
                 let stopped = self.stop(happenings)?;
-                if let Some(signal) = self.ended_by_request(rank) {
+                if let Some(signal) = self.ended_by_request() {
                     return Ok(u8::try_from(SIGNAL_EXIT + signal).unwrap_or(1));
                 }
                 return Err(self.root_cause(rank, stopped));
@@ -239,10 +239,11 @@ impl Watched {
         Ok(killed)
     }
 
-    /// The signal by which a rank ended at once, as was asked for by a second one.
-    fn ended_by_request(&self, rank: usize) -> Option<i32> {
-        let signal = self.ended.get(&rank)?.1.signal()?;
-        (self.asked.len() > 1 && self.asked.contains(&signal)).then_some(signal)
+    /// The signal that was handed on and ended a rank at once: a second one, or the first where the rank does not catch
+    /// signals, or not yet. What other ranks ended with follows from that.
+    fn ended_by_request(&self) -> Option<i32> {
+        let mut signals = self.ended.values().filter_map(|(_, ended)| ended.signal());
+        signals.find(|signal| self.asked.contains(signal))
     }
 
     fn root_cause(&self, first: usize, stopped: usize) -> Error {
@@ -291,4 +292,42 @@ fn send(process: i32, signal: i32) {
 /// A rank leads a process group of its own number.
 fn signal_group(process: i32, signal: i32) {
     send(-process, signal);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No process has this number.
+    const NOBODY: i32 = i32::MAX;
+
+    /// What comes of a run of two ranks in which this happens.
+    fn followed(happenings: impl IntoIterator<Item = Happening>) -> Result<u8> {
+        let (sender, receiver) = unbounded();
+        happenings.into_iter().for_each(|happening| sender.send(happening).unwrap());
+        let running = Running::from([(0, NOBODY), (1, NOBODY)]);
+        Watched { running, ended: BTreeMap::new(), verdict: None, asked: Vec::new() }.follow(&receiver)
+    }
+
+    fn killed(rank: usize, signal: i32) -> Happening {
+        Happening::Ended(rank, Ok(ExitStatus::from_raw(signal)))
+    }
+
+    fn exited(rank: usize, code: i32) -> Happening {
+        Happening::Ended(rank, Ok(ExitStatus::from_raw(code << 8)))
+    }
+
+    #[test]
+    fn ranks_that_a_signal_to_the_run_ended_at_once_were_asked_to() {
+        for (signal, code) in [(SIGINT, 130), (SIGTERM, 143), (SIGUSR1, 138)] {
+            assert_eq!(followed([Happening::Signal(signal), killed(1, signal), killed(0, signal)]), Ok(code));
+            // One caught signals already, and met an end of the connection to the other.
+            assert_eq!(followed([Happening::Signal(signal), exited(0, 1), killed(1, signal)]), Ok(code));
+        }
+        assert_eq!(followed([Happening::Signal(SIGTERM), exited(0, 75), exited(1, 75)]), Ok(75));
+        for not_asked in [vec![], vec![Happening::Signal(SIGUSR1)]] {
+            let ended = followed(not_asked.into_iter().chain([killed(1, SIGTERM), exited(0, 1)])).unwrap_err();
+            assert!(ended.to_string().ends_with(") was killed by SIGTERM"), "{ended}");
+        }
+    }
 }
