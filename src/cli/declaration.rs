@@ -17,6 +17,7 @@ const COMMAND: &str = "start every rank with the same command and environment";
 const PROGRAM: &str = "install the same mpt on every machine: scripts/setup does";
 const MODEL: &str = "give every rank the same model file";
 const WEIGHTS: &str = "give every rank the same file: model.init_from names it";
+const CHECKPOINT: &str = "let every machine see the same run folder, or copy it anew: --resume names it";
 const DATA: &str = "give every rank the same files: data.dir names their folder";
 
 /// What this rank is about to do.
@@ -46,6 +47,15 @@ pub fn declaration(layered: &Layered, job: &Job) -> Result<Declaration> {
     if let Some(weights) = &job.assignment.weights {
         let FileSum { bytes, crc32 } = weights.sum()?;
         declared.add("the weights to begin with", format!("{bytes} bytes with checksum {crc32}"), WEIGHTS);
+    }
+    if let Some(checkpoint) = &job.assignment.begin {
+        let state = &checkpoint.state;
+        let of_file = |(name, FileSum { bytes, crc32 }): (&String, &FileSum)| {
+            format!("{name} of {bytes} bytes with checksum {crc32}")
+        };
+        let files: Vec<String> = state.files.iter().map(of_file).collect();
+        let found = format!("step {}, {}", state.position.step, files.join(" and "));
+        declared.add("the checkpoint to go on from", found, CHECKPOINT);
     }
     declared.add("the training set", job.train.identity(), DATA);
     declared.add("the test set", job.test.identity(), DATA);

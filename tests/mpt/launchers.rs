@@ -99,6 +99,31 @@ fn ranks_that_differ_refuse_to_start() {
     assert_eq!(left["message"]["message"], format!("mpt: {expected}"));
 }
 
+/// As where the second machine has another run, which lies at the same path.
+#[test]
+fn ranks_that_would_go_on_from_different_checkpoints_refuse_to_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let (here, there) = (dir.path().join("here"), dir.path().join("there"));
+    for (folder, rate) in [(&here, "0.01"), (&there, "0.02")] {
+        fs::create_dir(folder).unwrap();
+        let split = ["--gpus", "2", "--device", "cpu", "--mode", "model-parallel", "--precision", "fp32"];
+        let more = ["--steps", "2", "--run-dir", "run", "--learning-rate", rate];
+        let begun = mpt(&tiny(&[&split[..], &more].concat())).current_dir(folder).output().unwrap();
+        assert_eq!(begun.status.code(), Some(0), "{}", stderr(&begun));
+    }
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // With the same settings from now on.
+    let arguments = ["--resume", "run", "--allow-changes", "--learning-rate", "0.01"];
+    let (mut first, mut second) = (rank(0, port, &arguments), rank(1, port, &arguments));
+    first.current_dir(&here);
+    second.current_dir(&there);
+    for refused in outputs(first, second) {
+        assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+        let expected = "mpt: rank 1 differs from rank 0 in the checkpoint to go on from: step 2, model.safetensors of ";
+        assert!(stderr(&refused).contains(expected), "{}", stderr(&refused));
+    }
+}
+
 #[test]
 fn a_rank_that_cannot_begin_is_not_waited_for() {
     let dir = tempfile::tempdir().unwrap();
@@ -116,6 +141,7 @@ fn a_rank_that_cannot_begin_is_not_waited_for() {
 fn gpus_must_be_those_that_the_launcher_started_ranks_for() {
     for refused in both(&["--gpus", "4"], |_| {}) {
         let said = stderr(&refused);
+        assert_eq!(refused.status.code(), Some(2), "{said}");
         assert!(
             said.contains("--gpus 4: a launcher that sets RANK and WORLD_SIZE started 2 rank(s) on this machine"),
             "{said}"
