@@ -2,11 +2,13 @@
 //! environment. It is a simulator of documented rules, not a proof on GPUs.
 
 use crate::error::{Error, Result};
+use crate::file;
+use rustix::process::geteuid;
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, FromRawFd};
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -185,27 +187,46 @@ fn link(library: &Path, folder: &Path) -> io::Result<()> {
     })
 }
 
-/// Removes folders that nobody holds any more, as those do that were killed. Who is about to take one makes it anew: see
-/// [`lock`].
+/// Removes this user's folders that nobody holds any more, as those do that were killed. Who is about to take one makes it
+/// anew: see [`lock`].
 fn sweep(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(FOLDER)) {
-        let Ok(lock) = File::open(entry.path().join(LOCK)) else { continue };
-        if lock.try_lock().is_ok() {
-            // Of another user, it stays.
-            let _ = fs::remove_dir_all(entry.path());
+        let folder = entry.path();
+        let opened = own(&folder).and_then(|()| file::open_in_place(&folder.join(LOCK), File::options().read(true)));
+        let Ok(lock) = opened else { continue };
+        if file::check(&lock).is_ok() && lock.try_lock().is_ok() {
+            let _ = fs::remove_dir_all(folder);
         }
     }
+}
+
+/// Makes a folder into which nobody else may put anything.
+fn make(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Sees that only this user may put anything into a folder: ranks load what has the name of a driver there. Its own name may
+/// be foreseen, and in a folder for temporary files anyone may have made it.
+fn own(folder: &Path) -> io::Result<()> {
+    let found = fs::symlink_metadata(folder)?;
+    if found.is_dir() && found.uid() == geteuid().as_raw() && found.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(io::Error::other(
+        "libraries are loaded from there, but it is no folder that only this user may write to: remove it, or let TMPDIR name \
+         a folder of your own",
+    ))
 }
 
 /// Makes a folder that ranks share, or comes to it, and holds it. The first to come removes what a run left there that was
 /// killed.
 fn lock(folder: &Path) -> io::Result<File> {
     loop {
-        fs::create_dir_all(folder)?;
+        make(folder)?;
         let path = folder.join(LOCK);
-        let opened = File::options().create(true).truncate(false).write(true).open(&path);
-        let lock = match opened {
+        let open = || file::open_in_place(&path, File::options().create(true).truncate(false).write(true));
+        let lock = match own(folder).and_then(|()| open()) {
             // The last rank of an earlier run is removing it.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             opened => opened?,
@@ -217,7 +238,8 @@ fn lock(folder: &Path) -> io::Result<File> {
         }
         lock.lock_shared()?;
         if is_at(&lock, &path)? {
-            return Ok(lock);
+            // What was removed meanwhile another may have made anew. From now on it is held.
+            return own(folder).map(|()| lock);
         }
     }
 }
@@ -231,6 +253,7 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_folder_is_swept_away_when_nobody_holds_it_any_more() {
@@ -250,7 +273,7 @@ mod tests {
     fn the_last_of_the_ranks_that_share_a_folder_removes_it_and_the_first_what_was_left() {
         let here = tempfile::tempdir().unwrap();
         let folder = here.path().join("shared");
-        fs::create_dir(&folder).unwrap();
+        make(&folder).unwrap();
         fs::write(folder.join("broken-rules"), "of a run that was killed").unwrap();
         let come = || Simulator { folder: folder.clone(), lock: lock(&folder).unwrap() };
         let (first, second) = (come(), come());
@@ -263,6 +286,39 @@ mod tests {
         assert!(folder.exists());
         drop(third);
         assert!(!folder.exists());
+    }
+
+    #[test]
+    fn a_folder_that_others_could_put_a_library_into_is_refused() {
+        let here = tempfile::tempdir().unwrap();
+        let [open, real, link] = ["open", "real", "link"].map(|name| here.path().join(name));
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        make(&real).unwrap();
+        assert_eq!(real.metadata().unwrap().mode() & 0o077, 0, "others have no business there");
+        symlink(&real, &link).unwrap();
+        for folder in [open, link] {
+            let refused = lock(&folder).unwrap_err().to_string();
+            assert!(refused.contains("it is no folder that only this user may write to: remove it"), "{refused}");
+            assert!(!folder.join(LOCK).exists());
+        }
+        lock(&real).unwrap();
+    }
+
+    #[test]
+    fn nothing_that_is_called_lock_holds_up_who_sweeps() {
+        let parent = tempfile::tempdir().unwrap();
+        let [pipe, link, left] = ["pipe", "link", "left"].map(|name| parent.path().join(format!("{FOLDER}{name}")));
+        make(&pipe).unwrap();
+        make(&link).unwrap();
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, pipe.join(LOCK), rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        fs::write(parent.path().join("elsewhere"), "").unwrap();
+        symlink(parent.path().join("elsewhere"), link.join(LOCK)).unwrap();
+        drop(lock(&left).unwrap());
+        sweep(parent.path());
+        assert_eq!([&pipe, &link, &left].map(|folder| folder.exists()), [true, true, false]);
+        assert!(lock(&pipe).is_err());
     }
 
     #[test]
