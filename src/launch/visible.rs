@@ -43,17 +43,20 @@ fn chosen(visible: Option<&str>, numbers: &[usize]) -> Result<String> {
     Ok(names.collect::<Result<Vec<_>>>()?.join(","))
 }
 
-/// Arguments for ranks that see only the GPUs that were named: for them these are just so many.
+/// Arguments for ranks that see only the GPUs that were named, all at once or one by one: for them these are just so many.
 pub fn numbers_as_count(all: Vec<OsString>, count: usize) -> Vec<OsString> {
     let mut arguments = Vec::with_capacity(all.len());
-    let mut all = all.into_iter();
+    let (mut all, mut told) = (all.into_iter(), false);
     while let Some(argument) = all.next() {
         let text = argument.to_string_lossy();
         if text == "--devices" || text.starts_with("--devices=") {
             if text == "--devices" {
                 all.next();
             }
-            arguments.extend(["--gpus".into(), count.to_string().into()]);
+            if !told {
+                arguments.extend(["--gpus".into(), count.to_string().into()]);
+            }
+            told = true;
         } else {
             arguments.push(argument);
         }
@@ -75,7 +78,12 @@ mod tests {
 
     #[test]
     fn ranks_are_told_how_many_gpus_and_not_which() {
-        for all in [&["train", "--devices", "0,2", "--steps", "3"][..], &["train", "--devices=0,2", "--steps", "3"]] {
+        for all in [
+            &["train", "--devices", "0,2", "--steps", "3"][..],
+            &["train", "--devices=0,2", "--steps", "3"],
+            &["train", "--devices", "0", "--steps", "3", "--devices=2"],
+            &["train", "--devices=0", "--devices", "2", "--steps", "3"],
+        ] {
             let left = numbers_as_count(all.iter().map(OsString::from).collect(), 2);
             assert_eq!(left, ["train", "--gpus", "2", "--steps", "3"].map(OsString::from));
         }
