@@ -316,6 +316,10 @@ mod tests {
             let told = message(layered.clone().set(&format!("schedule.events={events}"), "--set").unwrap_err());
             assert_eq!(told, format!("--set: [schedule]: {sentence}"));
         }
+        for (section, key) in [("parallel", "timeout"), ("parallel", "meeting"), ("checkpoint", "every_time")] {
+            let told = message(layered.clone().set(&format!("{section}.{key}=0s"), "--set").unwrap_err());
+            assert_eq!(told, format!("--set: [{section}]: `{key}` must be more than no time"));
+        }
         assert_eq!(
             message(layered.set("seed=9223372036854775808", "--seed").unwrap_err()),
             "--seed: `seed` may be 9223372036854775807 at most, not 9223372036854775808"

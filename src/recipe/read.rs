@@ -10,6 +10,7 @@ use crate::keys::{Keys, one_of, suggestion};
 use crate::model::parse::{Edits, activation};
 use crate::optim::{Event, Patience, Schedule, Timeline, Watched};
 use crate::plan::Mesh;
+use std::time::Duration;
 use toml::Table;
 
 /// The most examples of a data set: an epoch's order is kept in memory.
@@ -245,11 +246,8 @@ fn read_parallel(keys: &mut Keys) -> Result<ParallelSettings> {
     let devices = at_most(keys, "devices", Mesh::LARGEST)?;
     let mode: String = keys.required("mode")?;
     let mesh: String = keys.required("mesh")?;
-    let (timeout, bucket): (String, String) = (keys.required("timeout")?, keys.required("bucket")?);
-    let meeting: String = keys.required("meeting")?;
+    let bucket: String = keys.required("bucket")?;
     let in_context = |error: Error| error.within(keys.context());
-    let timeout = duration::parse(&timeout).map_err(in_context)?;
-    let meeting = duration::parse(&meeting).map_err(in_context)?;
     let bucket = if bucket == "all" { 0 } else { duration::parse_bytes(&bucket).map_err(in_context)? };
     let mode = if mode == "auto" { None } else { Some(mode.parse().map_err(in_context)?) };
     let mesh = if mesh == "auto" { None } else { Some(mesh.parse().map_err(in_context)?) };
@@ -261,8 +259,8 @@ fn read_parallel(keys: &mut Keys) -> Result<ParallelSettings> {
         mode,
         mesh,
         threads: at_most(keys, "threads", 1024)?,
-        meeting,
-        timeout,
+        meeting: required_time(keys, "meeting")?,
+        timeout: required_time(keys, "timeout")?,
         bucket,
         early_exchange: keys.required("early_exchange")?,
         own_half,
@@ -273,11 +271,8 @@ fn read_checkpoint(keys: &mut Keys) -> Result<CheckpointSettings> {
     let every_time: String = keys.required("every_time")?;
     let every_time = match every_time.as_str() {
         "" => None,
-        span => Some(duration::parse(span).map_err(|error| error.within(keys.context()))?),
+        span => Some(some_time(keys, "every_time", span)?),
     };
-    if every_time.is_some_and(|span| span.is_zero()) {
-        return Err(Error::usage(format!("{}: `every_time` must be more than no time", keys.context())));
-    }
     Ok(CheckpointSettings {
         every_time,
         every_epochs: keys.required("every_epochs")?,
@@ -293,6 +288,18 @@ fn read_metrics(keys: &mut Keys) -> Result<MetricsSettings> {
         text => Some(address::parse(text).map_err(|error| error.within(keys.context()))?),
     };
     Ok(MetricsSettings { addr })
+}
+
+fn required_time(keys: &mut Keys, key: &'static str) -> Result<Duration> {
+    let span: String = keys.required(key)?;
+    some_time(keys, key, &span)
+}
+
+fn some_time(keys: &Keys, key: &str, span: &str) -> Result<Duration> {
+    match duration::parse(span).map_err(|error| error.within(keys.context()))? {
+        span if span.is_zero() => Err(Error::usage(format!("{}: `{key}` must be more than no time", keys.context()))),
+        span => Ok(span),
+    }
 }
 
 fn between_one_and(keys: &mut Keys, key: &'static str, most: usize) -> Result<usize> {
