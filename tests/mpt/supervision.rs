@@ -134,7 +134,7 @@ fn a_collective_that_hangs_is_named_and_kept_in_both_modes() {
         run.nothing_is_left();
         let report = run.report();
         let Finding::Stuck { record, .. } = &report.finding else { panic!("{:?}\n{said}", report.finding) };
-        assert!(said.contains(&report.sentence), "{said}");
+        assert!(said.contains(&format!("{}; if it is merely slow, raise parallel.timeout", report.sentence)), "{said}");
         assert!(said.matches("has not ended after").count() == 1, "one report: {said}");
         assert!(report.ranks.iter().all(Option::is_some), "{report:?}");
         assert_eq!((record.layer.as_str(), record.ranks.as_slice()), (layer, &[0, 1][..]), "{said}");

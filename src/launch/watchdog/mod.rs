@@ -283,7 +283,9 @@ impl Told {
             (Self::Here { finding: finding @ Finding::Differs { .. }, kept }, _)
             | (Self::Here { finding, kept }, None | Some(Error::PeerGone(_))) => {
                 let slow = match finding {
-                    Finding::Behind { silence: None, .. } => "; if it is merely slow, raise parallel.timeout",
+                    Finding::Behind { silence: None, .. } | Finding::Stuck { .. } => {
+                        "; if it is merely slow, raise parallel.timeout"
+                    }
                     _ => "",
                 };
                 Error::failed(format!("{finding}{slow}{kept}"))
