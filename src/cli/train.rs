@@ -169,7 +169,7 @@ impl Train {
             Ok(log.as_ref().map(|log| log.folder().to_owned()))
         })?;
         if place.speaks() {
-            tell(&Word::RunFolder(run_folder.clone()));
+            tell(&Word::RunFolder(run_folder.clone().map(PathBuf::into_os_string)));
         }
         let saving = run_folder.as_deref().and_then(|folder| Saving::new(&recipe, folder));
         job.saving = saving.map(|saving| saving.with_recipe(layered.to_json()));

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -126,7 +127,7 @@ fn watch(rank: usize, started: Rank, line: UnixStream, logs: &Arc<RankLogs>, sen
     thread::spawn(move || {
         for word in word::words(line) {
             match word {
-                Word::RunFolder(folder) => logs.open(folder.as_deref()),
+                Word::RunFolder(folder) => logs.open(folder.as_deref().map(Path::new)),
                 Word::Ending { rank, why } => {
                     let _ = told.send(Happening::Told(Verdict { rank, why }));
                 }

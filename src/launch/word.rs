@@ -4,17 +4,17 @@
 use super::launchers::SUPERVISED;
 use serde::{Deserialize, Serialize};
 use std::env;
+use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 
 /// What is told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Word {
-    /// The folder of the run; none, if it is not recorded.
-    RunFolder(Option<PathBuf>),
+    /// The folder of the run, whatever bytes its name has; none, if it is not recorded.
+    RunFolder(Option<OsString>),
     /// The run ends, and this rank has said why.
     Ending {
         /// The rank that said so.
@@ -53,11 +53,13 @@ pub fn words(line: UnixStream) -> impl Iterator<Item = Word> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStringExt;
 
     #[test]
     fn words_arrive_until_the_line_is_closed() {
         let (own, rank) = line().unwrap();
-        let said = [Word::RunFolder(Some("runs/a".into())), Word::Ending { rank: 3, why: Some("it hung".into()) }];
+        let no_text = OsString::from_vec(b"runs/\xff".to_vec());
+        let said = [Word::RunFolder(Some(no_text)), Word::Ending { rank: 3, why: Some("it hung".into()) }];
         let mut rank = UnixStream::from(rank);
         for word in &said {
             writeln!(rank, "{}", serde_json::to_string(word).unwrap()).unwrap();
