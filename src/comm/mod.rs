@@ -25,9 +25,10 @@ use self::recorder::Probe;
 use crate::error::Result;
 use tch::Tensor;
 
-/// A group of ranks that act together. Every rank of the group makes the same calls in the same order; ranks that make
-/// different calls of a group get an error, and do not hang. A group of one is a group: nothing travels, and every call
-/// gives what was put in.
+/// A group of ranks that act together. Every rank of the group makes the same calls in the same order. Of ranks that make
+/// different calls [`local`] tells each: they get an error, and do not hang. NCCL does not compare calls: such ranks may hang,
+/// and the watchdog tells after `parallel.timeout`. A group of one is a group: nothing travels, and every call gives what was
+/// put in.
 ///
 /// A call is started and finished: between the two the rank may compute while tensors travel, and start or finish
 /// other calls. Tensors that are given to a call may be read by other ranks after

@@ -39,7 +39,7 @@ pub const DRIVER: [&str; 28] = [
 ];
 
 /// The functions of NCCL that this folder calls.
-pub const NCCL: [&str; 18] = [
+pub const NCCL: [&str; 17] = [
     "ncclGetVersion",
     "ncclGetUniqueId",
     "ncclCommInitRankConfig",
@@ -57,7 +57,6 @@ pub const NCCL: [&str; 18] = [
     "ncclBroadcast",
     "ncclSend",
     "ncclRecv",
-    "ncclCommCount",
 ];
 
 /// The oldest NCCL with the configuration that this binding fills in: 2.18, where it got its present beginning.
