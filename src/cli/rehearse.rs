@@ -2,7 +2,7 @@
 //! driver and of NCCL; what answers is the simulator. Under a launcher, each rank that it starts prepares its own
 //! environment: `torchrun --no-python mpt rehearse ...` on one machine.
 
-use super::train::Train;
+use super::train::{Train, supervise};
 use crate::error::{Error, Result};
 use crate::launch::launchers;
 use crate::launch::simulator::{Fault, Simulator};
@@ -40,9 +40,9 @@ impl Rehearse {
         if let (Some(_), Some(simulator)) = (&started, Simulator::of_environment()) {
             return judged(self.train.run(), &simulator);
         }
-        let count = match &started {
-            Some(who) => who.size,
-            None => self.train.recipe()?.layout()?.0.ranks(),
+        let (count, served) = match &started {
+            Some(who) => (who.size, None),
+            None => self.train.foreseen()?,
         };
         if let Some(Fault { rank, .. }) = fault.as_ref().filter(|fault| fault.rank >= count) {
             return Err(Error::usage(format!("--fault: there is no rank {rank}, the run has {count}")));
@@ -78,7 +78,7 @@ impl Rehearse {
         let simulator = Simulator::beside(&program)?;
         let arguments = arguments_of_train(env::args_os().skip(2));
         let gpus = if named.is_empty() { (0..count).collect() } else { named };
-        let ended = self.train.supervise(count, arguments, &|rank| environment(&simulator, &gpus, rank));
+        let ended = supervise(count, served.as_ref(), arguments, &|rank| environment(&simulator, &gpus, rank));
         judged(ended, &simulator)
     }
 }

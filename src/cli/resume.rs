@@ -33,11 +33,20 @@ const MAY_CHANGE: [&str; 11] = [
     "metrics.",
 ];
 
+/// What is looked at of a run that goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// The settings that it was begun with alone, without a word.
+    Settings,
+    /// The checkpoint that it goes on from too, every byte of it.
+    All,
+}
+
 /// A run that goes on.
 pub struct Resume {
     /// Its folder.
     pub run: PathBuf,
-    /// From where; `None`: from its start.
+    /// From where; `None`: from its start, or that was not looked at.
     pub checkpoint: Option<Arc<Checkpoint>>,
     saved: Layered,
 }
@@ -45,17 +54,19 @@ pub struct Resume {
 impl Resume {
     /// The run that an argument of `--resume` names; `None` for `auto` where there is none yet, so that one command
     /// serves a job's first start and every other. `run_dir` is what `--run-dir` names, and `asked` gives the recipe
-    /// and the model that are asked for, which `auto` goes by where it names nothing.
+    /// and the model that are asked for, which `auto` goes by where it names nothing. What is found instead of what was
+    /// asked for is said, with a look at all.
     ///
     /// # Errors
     /// There is no such run, or nothing in it is whole, or it has a link where it writes: names what was looked at.
     pub fn find(
         argument: &str,
         run_dir: Option<&Path>,
+        look: Look,
         asked: impl FnOnce() -> Result<(String, String)>,
     ) -> Result<Option<Self>> {
         if argument != AUTO {
-            return Self::named(Path::new(argument), run_dir).map(Some);
+            return Self::named(Path::new(argument), run_dir, look).map(Some);
         }
         let run = match run_dir {
             Some(folder) => folder.to_owned(),
@@ -64,7 +75,11 @@ impl Resume {
                 newest_in(&runs_of(&recipe, &model))
             }
         };
-        if !run.join(RECIPE).exists() {
+        let is_one = run.join(RECIPE).exists();
+        if look == Look::Settings {
+            return is_one.then(|| Self::from(followed(&run), None)).transpose();
+        }
+        if !is_one {
             console::say(&format!("nothing to resume: {} holds no run; a new one begins", run.display()));
             return Ok(None);
         }
@@ -76,17 +91,20 @@ impl Resume {
     }
 
     /// The run, or the checkpoint, at a path.
-    fn named(path: &Path, run_dir: Option<&Path>) -> Result<Self> {
+    fn named(path: &Path, run_dir: Option<&Path>, look: Look) -> Result<Self> {
         if run_dir.is_some_and(|folder| folder != path) {
             let shown = path.display();
             return Err(Error::usage(format!(
                 "--run-dir: a run goes on where it lies; leave this out, as --resume {shown} names the run"
             )));
         }
-        let found = Trained::named(path).and_then(|trained| Ok((trained.checkpoint()?, trained)));
+        let found = Trained::named(path).and_then(|trained| {
+            let checkpoint = (look == Look::All).then(|| trained.checkpoint()).transpose()?;
+            Ok((checkpoint, trained))
+        });
         let (checkpoint, Trained { run, saved, .. }) = found.map_err(|error| error.within("--resume"))?;
         check_links(&run)?;
-        Ok(Self { run, checkpoint: Some(Arc::new(checkpoint)), saved })
+        Ok(Self { run, checkpoint: checkpoint.map(Arc::new), saved })
     }
 
     /// What another rank of this run has found: a checkpoint, or a run that begins again.
@@ -94,7 +112,7 @@ impl Resume {
     /// # Errors
     /// It is not to be found here.
     pub fn at(path: &Path) -> Result<Self> {
-        if Checkpoint::is_one(path) { Self::named(path, None) } else { Self::from(path.to_owned(), None) }
+        if Checkpoint::is_one(path) { Self::named(path, None, Look::All) } else { Self::from(path.to_owned(), None) }
     }
 
     /// The path by which [`Resume::at`] finds it again.

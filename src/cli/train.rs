@@ -5,7 +5,7 @@ use super::endpoint::{self, Endpoint};
 use super::listeners::Listeners;
 use super::options::{Devices, What, Where, set};
 use super::place::Place;
-use super::resume::Resume;
+use super::resume::{Look, Resume};
 use crate::checkpoint::Checkpoints;
 use crate::engine::job::plan_of;
 use crate::engine::saving::Saving;
@@ -19,6 +19,7 @@ use crate::launch::{environment, launchers, supervisor, visible};
 use crate::metrics::server::Port;
 use crate::model::shipped;
 use crate::plan::Plan;
+use crate::recipe::address::Address;
 use crate::recipe::duration::show_bytes;
 use crate::recipe::{Layered, Precision, Recipe, fast_bf16};
 use crate::report::line::{Format, Line};
@@ -106,10 +107,15 @@ impl Train {
         environment::suit_training();
         let begin = Instant::now();
         let meeting = || Ok(self.settings()?.recipe()?.parallel.meeting);
-        let count = || Ok(self.recipe()?.layout()?.0.ranks());
+        let mut served = None;
+        let count = || {
+            let (ranks, address) = self.foreseen()?;
+            served = address;
+            Ok(ranks)
+        };
         let place = Place::find(launchers::detect()?, &self.place.which, meeting, count)?;
         if let Place::Nowhere(count) = place {
-            return self.supervise(count, env::args_os().skip(1).collect(), &|_| Vec::new());
+            return supervise(count, served.as_ref(), env::args_os().skip(1).collect(), &|_| Vec::new());
         }
         // The first rank speaks for all.
         self.quiet |= !place.speaks();
@@ -122,33 +128,19 @@ impl Train {
         console::set_format(self.log_format);
     }
 
-    /// The settings of the run, as far as they are known before there are ranks.
+    /// What is known of the run before there are ranks: how many it will have, and where it is to serve metrics. What a run
+    /// goes on from rank 0 looks at, and speaks of.
     ///
     /// # Errors
     /// Something in the request is wrong.
-    pub fn recipe(&self) -> Result<Recipe> {
-        let layered = match self.find_resumed()? {
+    pub fn foreseen(&self) -> Result<(usize, Option<Address>)> {
+        let layered = match self.find_resumed(Look::Settings)? {
             Some(resume) => resume.settings(self.allow_changes, |layered| self.lay(layered))?,
             None => self.settings()?,
         };
         let recipe = layered.recipe()?;
-        plan_of(&recipe).map(|_| recipe)
-    }
-
-    /// Starts the ranks of this request as processes with these arguments, each in its environment, and waits for them.
-    ///
-    /// # Errors
-    /// A rank failed.
-    pub fn supervise(
-        &self,
-        count: usize,
-        arguments: Vec<OsString>,
-        environment: &dyn Fn(usize) -> Vec<(String, OsString)>,
-    ) -> Result<u8> {
-        // Rank 0 takes the port; that it cannot is told before there are ranks.
-        self.recipe()?.metrics.addr.as_ref().map(Port::take).transpose()?;
-        let arguments = visible::numbers_as_count(arguments, count);
-        supervisor::supervise(&supervisor::Ranks { count, arguments, environment })
+        let plan = plan_of(&recipe)?;
+        Ok((plan.mesh.ranks(), recipe.metrics.addr))
     }
 
     /// The GPUs that were asked for by number.
@@ -265,7 +257,7 @@ impl Train {
     fn share_resumed(&self, place: &Place) -> Result<Option<Resume>> {
         let mut found = None;
         let path = place.share("resumed", || {
-            found = self.find_resumed()?;
+            found = self.find_resumed(Look::All)?;
             Ok(found.as_ref().map(|resume| resume.path().to_owned()))
         })?;
         match (found, path) {
@@ -275,14 +267,14 @@ impl Train {
     }
 
     /// The run to go on with, if one was asked for and there is one.
-    fn find_resumed(&self) -> Result<Option<Resume>> {
+    fn find_resumed(&self, look: Look) -> Result<Option<Resume>> {
         let Some(argument) = &self.resume else { return Ok(None) };
         let asked = || {
             let recipe = self.settings()?.recipe()?;
             let model = shipped::load(&recipe.model.name, &recipe.model.edits)?;
             Ok((recipe.name, model.name))
         };
-        let found = Resume::find(argument, self.run_dir.as_deref(), asked)?;
+        let found = Resume::find(argument, self.run_dir.as_deref(), look, asked)?;
         if let (Some(found), Some(recipe)) = (&found, self.what.named_recipe()) {
             found.check_recipe(recipe)?;
         }
@@ -370,6 +362,23 @@ impl Train {
         }
         Ok(log)
     }
+}
+
+/// Starts the ranks of a run as processes with these arguments, each in its environment, and waits for them. Metrics are to be
+/// served at `served`.
+///
+/// # Errors
+/// The address cannot be listened on, or a rank failed.
+pub fn supervise(
+    count: usize,
+    served: Option<&Address>,
+    arguments: Vec<OsString>,
+    environment: &dyn Fn(usize) -> Vec<(String, OsString)>,
+) -> Result<u8> {
+    // Rank 0 takes the port; that it cannot is told before there are ranks.
+    served.map(Port::take).transpose()?;
+    let arguments = visible::numbers_as_count(arguments, count);
+    supervisor::supervise(&supervisor::Ranks { count, arguments, environment })
 }
 
 fn description(recipe: &Recipe, plan: &Plan) -> String {

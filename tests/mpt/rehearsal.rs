@@ -159,6 +159,29 @@ fn the_trace_tells_what_each_rank_called() {
     }
 }
 
+/// What starts the ranks reads the settings of the run alone.
+#[test]
+fn what_a_rehearsal_goes_on_from_is_looked_at_and_said_by_the_first_rank() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let more = ["--gpus", "2", "--run-dir", text(&run), "--resume", "auto", "--steps"];
+    let until = |steps| {
+        let done = output(&rehearse(&[&more[..], &[steps]].concat()));
+        succeeded(&done);
+        stderr(&done)
+    };
+    let said = until("2");
+    assert_eq!(said.matches("nothing to resume: ").count(), 1, "{said}");
+    let said = until("4");
+    assert!(said.contains("resumed after step 2 of 4, from "), "{said}");
+    let newest = run.join("checkpoints/step-00000004/model.safetensors");
+    let bytes = fs::read(&newest).unwrap();
+    fs::write(&newest, &bytes[1..]).unwrap();
+    let said = until("6");
+    assert_eq!(said.matches("left out: ").count(), 1, "{said}");
+    assert!(said.contains("resumed after step 2 of 6, from "), "{said}");
+}
+
 /// The ranks see the GPUs that were named, and no other.
 #[test]
 fn gpus_are_chosen_by_number() {
