@@ -82,7 +82,9 @@ struct UnderWay {
     held_up: Duration,
 }
 
-/// The thread that writes. When this is dropped, the checkpoint at hand is written to its end first.
+/// The thread that writes. When this is dropped, as after an error, the checkpoint at hand is written to its end first, unless
+/// other processes write it too: they may be gone, and who waited for them would be killed before it had said what is wrong. Then
+/// it is given up, and the one before it is the newest.
 pub struct Background {
     tasks: Option<Sender<Task>>,
     done: Receiver<Done>,
@@ -180,7 +182,7 @@ impl Background {
 
 impl Drop for Background {
     fn drop(&mut self) {
-        // Other processes may have ended.
+        // What other processes are to write may never come.
         self.leaver.iter().for_each(Leaver::leave);
         drop(self.tasks.take());
         let _ = self.thread.take().map(JoinHandle::join);

@@ -165,7 +165,7 @@ fn what_a_rehearsal_goes_on_from_is_looked_at_and_said_by_the_first_rank() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("run");
     let more = ["--gpus", "2", "--run-dir", text(&run), "--resume", "auto", "--steps"];
-    let until = |steps| {
+    let until = |steps: &str| {
         let done = output(&rehearse(&[&more[..], &[steps]].concat()));
         succeeded(&done);
         stderr(&done)
