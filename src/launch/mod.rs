@@ -7,8 +7,8 @@
 //! * [`word`] what a rank tells the supervisor
 //! * [`watchdog`] what sees a call that does not end, says whose fault it is, and ends the run
 //! * [`world`] the run that a process is a rank of, and the store in which it meets the others
+//! * [`board`] what the ranks of a run tell each other
 //! * [`patience`] and how long one bears with a store that does not answer
-//! * [`board`] what the ranks of a run tell each other beside their work
 //! * [`peers`] and when they write a checkpoint together
 //! * [`agreement`] what the ranks of a run must have in common
 //! * [`heartbeat`] signs of life while they train

@@ -2,27 +2,26 @@
 //! not answer, and may do so again: whoever needs it asks again. Only a silence that lasts is an error, and a connection that
 //! is closed: a store that has gone does not come back.
 
+use super::board::Board;
 use crate::error::{Error, Result};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long one rests between two calls of a store that does not answer.
 const REST: Duration = Duration::from_millis(500);
-/// An error that comes sooner was not waited for: the connection is closed. A call of a silent store takes longer, until it is
-/// given up, and only those after it are refused at once.
-const AT_ONCE: Duration = Duration::from_secs(2);
 
-/// How long one who needs the store has found it silent, and how long that may be.
-pub struct Patience {
+/// How long one who needs the store has had no answer, and how long that may last.
+pub struct Patience<'b> {
+    board: &'b Board,
     limit: Duration,
-    /// Since when the store has been silent, and what the last call of it ended with.
+    /// Since when there has been no answer, and what the last call ended with.
     silence: Option<(Instant, Error)>,
 }
 
-impl Patience {
-    /// A silence may last so long.
-    pub fn new(limit: Duration) -> Self {
-        Self { limit, silence: None }
+impl<'b> Patience<'b> {
+    /// The store behind a board may be silent for so long.
+    pub fn new(board: &'b Board, limit: Duration) -> Self {
+        Self { board, limit, silence: None }
     }
 
     /// What the store answers; `None`, after a rest: it is silent, and may be asked again.
@@ -38,22 +37,20 @@ impl Patience {
             }
             Err(error) => error,
         };
-        let took = asked.elapsed();
-        let since = match &self.silence {
-            Some((since, _)) => *since,
-            None if took < AT_ONCE => return Err(error),
-            None => asked,
-        };
-        if since.elapsed() >= self.limit {
+        let again = self.silence.take().map(|(since, _)| since);
+        let since = again.unwrap_or(asked);
+        // One error alone may be due to a call of another thread that hangs, and is not yet known to.
+        let has_gone = again.is_some() && !self.board.is_silent();
+        if has_gone || since.elapsed() >= self.limit {
             return Err(error);
         }
         // A store that is silent gives no sign to wait for when it is so no more.
-        thread::sleep(REST.saturating_sub(took));
+        thread::sleep(REST.saturating_sub(asked.elapsed()));
         self.silence = Some((since, error));
         Ok(None)
     }
 
-    /// What the last call ended with, if the store is silent.
+    /// What the last call ended with, if there was no answer.
     pub fn silence(&self) -> Option<&Error> {
         self.silence.as_ref().map(|(_, error)| error)
     }
@@ -74,7 +71,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (gate, way) = (Arc::clone(gate), listener.local_addr().unwrap().port());
         thread::spawn(move || {
-            for near in listener.incoming().map_while(|near| near.ok()) {
+            for near in listener.incoming().map_while(Result::ok) {
                 let far = TcpStream::connect(("127.0.0.1", port)).unwrap();
                 let there = (near.try_clone().unwrap(), far.try_clone().unwrap());
                 for (mut from, mut to) in [there, (far, near)] {
@@ -100,29 +97,40 @@ mod tests {
         let server = Store::serve("127.0.0.1", 0, LIMIT).unwrap();
         let gate = Arc::new(Mutex::new(()));
         let store = Store::join("127.0.0.1", through(&gate, server.port()), LIMIT).unwrap();
-        server.set("word", b"come").unwrap();
-        let mut patience = Patience::new(LIMIT);
+        let board = Board::new(store, "run".into());
+        server.set("run/word", b"come").unwrap();
+        let mut patience = Patience::new(&board, LIMIT);
         let held = gate.lock().unwrap();
         for _ in 0..2 {
-            assert_eq!(patience.bear(|| store.get_within("word", REST)).unwrap(), None);
-            assert!(patience.silence().is_some());
+            assert_eq!(patience.bear(|| board.wait_within("word", REST)).unwrap(), None);
+            assert!(board.is_silent() && patience.silence().is_some());
+        }
+        // Who begins to ask now is refused at once, and bears it all the same.
+        let mut later = Patience::new(&board, LIMIT);
+        for _ in 0..2 {
+            assert_eq!(later.bear(|| board.has("word")).unwrap(), None);
         }
         drop(held);
         let word = loop {
-            if let Some(word) = patience.bear(|| store.get_within("word", LIMIT)).unwrap() {
+            if let Some(word) = patience.bear(|| board.wait_within("word", LIMIT)).unwrap() {
                 break word;
             }
         };
         assert_eq!(word.unwrap(), b"come");
-        assert!(patience.silence().is_none());
+        assert!(!board.is_silent() && patience.silence().is_none());
         drop(server);
-        assert!(patience.bear(|| store.get_within("word", REST)).is_err());
+        let gone = loop {
+            if let Err(error) = patience.bear(|| board.wait_within("other", REST)) {
+                break error;
+            }
+        };
+        assert!(gone.to_string().starts_with("run/other was waited for in the store at "), "{gone}");
     }
 
     #[test]
     fn a_silence_that_lasts_is_an_error() {
+        let board = Board::new(Store::serve("127.0.0.1", 0, LIMIT).unwrap(), "run".into());
         let silent = Error::failed("it does not answer");
-        let mut patience = Patience { limit: Duration::ZERO, silence: Some((Instant::now(), silent.clone())) };
-        assert_eq!(patience.bear::<()>(|| Err(silent.clone())), Err(silent));
+        assert_eq!(Patience::new(&board, Duration::ZERO).bear::<()>(|| Err(silent.clone())), Err(silent));
     }
 }

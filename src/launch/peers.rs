@@ -102,7 +102,7 @@ impl Peers {
     }
 
     fn post(&self, name: &str, told: &[u8]) -> Result<()> {
-        let mut patience = Patience::new(self.limit);
+        let mut patience = Patience::new(&self.board, self.limit);
         while patience.bear(|| self.board.post(name, told))?.is_none() {
             self.go_on()?;
         }
@@ -123,7 +123,7 @@ impl Peers {
     /// ended.
     pub fn hear<T: DeserializeOwned>(&self, step: u64, note: Note, last: Option<Note>) -> Result<T> {
         let (name, last) = (key(step, note), last.map(|last| key(step, last)));
-        let mut patience = Patience::new(self.limit);
+        let mut patience = Patience::new(&self.board, self.limit);
         let mut given_up = false;
         loop {
             self.go_on()?;

@@ -23,7 +23,7 @@ pub struct World {
     pub who: Described,
     /// How long it waits for the others.
     pub limit: Duration,
-    store: Store,
+    board: Board,
 }
 
 impl World {
@@ -43,7 +43,8 @@ impl World {
                     .within(format!("rank {rank}, started by {launcher}, was to meet the others where {server} serves"))
             }),
         }?;
-        let world = Self { who, limit, store };
+        let board = Board::new(store, who.prefix());
+        let world = Self { who, limit, board };
         world.come()?;
         Ok(world)
     }
@@ -51,8 +52,7 @@ impl World {
     /// Says that this rank has come, from where.
     fn come(&self) -> Result<()> {
         let here = format!("{} (process {})", machine(), process::id());
-        let name = self.key(&joined(self.who.rank));
-        let first = self.insist(|| self.store.set_first(&name, here.as_bytes()))?;
+        let first = self.insist(|| self.board.post_first(&joined(self.who.rank), here.as_bytes()))?;
         if first == here.as_bytes() {
             return Ok(());
         }
@@ -87,7 +87,7 @@ impl World {
 
     /// Asks the store until it answers.
     fn insist<T>(&self, ask: impl Fn() -> Result<T>) -> Result<T> {
-        let mut patience = Patience::new(self.limit);
+        let mut patience = Patience::new(&self.board, self.limit);
         loop {
             if let Some(answer) = patience.bear(&ask)? {
                 return Ok(answer);
@@ -100,7 +100,7 @@ impl World {
     /// # Errors
     /// The store's.
     pub fn tell(&self, key: &str, value: &[u8]) -> Result<()> {
-        self.store.set(&self.key(key), value)
+        self.board.post(key, value)
     }
 
     /// The value of a key of the run, if it is set.
@@ -108,8 +108,7 @@ impl World {
     /// # Errors
     /// The store's.
     pub fn look(&self, key: &str) -> Result<Option<Vec<u8>>> {
-        let key = self.key(key);
-        if self.store.contains(&key)? { self.store.get_within(&key, LOOK) } else { Ok(None) }
+        self.board.look_for(key)
     }
 
     /// The value of a key of the run, which some rank is to set: `what` it is in words.
@@ -131,11 +130,10 @@ impl World {
     }
 
     fn wait(&self, key: &str, deadline: Option<Instant>, what: &str) -> Result<Vec<u8>> {
-        let name = self.key(key);
-        let mut patience = Patience::new(self.limit);
+        let mut patience = Patience::new(&self.board, self.limit);
         let mut failure = None;
         loop {
-            let found = patience.bear(|| self.store.get_within(&name, LOOK));
+            let found = patience.bear(|| self.board.wait_within(key, LOOK));
             if let Some(value) = found.map_err(|error| self.without_server(error))?.flatten() {
                 return Ok(value);
             }
@@ -157,13 +155,13 @@ impl World {
     /// nothing.
     pub fn fail(&self, error: &Error) {
         let word = format!("rank {}: {error}", self.who.rank);
-        let told = self.store.set_first(&self.key(FAILED), word.as_bytes()).is_ok();
+        let told = self.board.post_first(FAILED, word.as_bytes()).is_ok();
         if told && self.who.rank == 0 && !self.who.served {
             // The store ends with this process: the others get a moment to read there.
             let deadline = Instant::now() + FAREWELL;
             for rank in 1..self.who.size {
                 let left = deadline.saturating_duration_since(Instant::now());
-                let _ = self.store.get_within(&self.key(&heard(rank)), left);
+                let _ = self.board.wait_within(&heard(rank), left);
             }
         }
     }
@@ -192,25 +190,25 @@ impl World {
     /// # Errors
     /// The store does not answer within the limit.
     pub fn board(&self, limit: Duration) -> Result<Board> {
-        Ok(Board::new(self.store.reopened(limit)?, self.who.prefix()))
+        self.board.reopened(limit)
     }
 
     /// The number of keys in the store.
     #[cfg(test)]
     pub fn keys(&self) -> i64 {
-        self.store.count()
+        self.board.count()
     }
 
     /// The address of the store.
     pub fn address(&self) -> String {
-        self.store.address()
+        self.board.address()
     }
 
     fn too_late(&self, what: &str) -> Error {
         let Described { size, launcher, .. } = self.who;
-        let (limit, address) = (self.limit, self.store.address());
+        let (limit, address) = (self.limit, self.board.address());
         let missing: Vec<usize> =
-            (0..size).filter(|&rank| self.store.contains(&self.key(&joined(rank))).is_ok_and(|come| !come)).collect();
+            (0..size).filter(|&rank| self.board.has(&joined(rank)).is_ok_and(|come| !come)).collect();
         let why = match missing.len() {
             0 => format!("though all {size} ranks have come"),
             _ => format!("and of {size} ranks {} did not come: see what became of them", named(&missing)),
@@ -227,10 +225,6 @@ impl World {
             true => error,
             false => Error::PeerGone(format!("rank 0 serves the store, and has probably ended: {error}")),
         }
-    }
-
-    fn key(&self, key: &str) -> String {
-        format!("{}/{key}", self.who.prefix())
     }
 }
 
@@ -289,7 +283,7 @@ pub(super) mod tests {
     impl World {
         /// The port at which rank 0 serves.
         pub fn port(&self) -> u16 {
-            self.store.port()
+            self.board.port()
         }
     }
 
