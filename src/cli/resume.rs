@@ -54,8 +54,8 @@ pub struct Resume {
 impl Resume {
     /// The run that an argument of `--resume` names; `None` for `auto` where there is none yet, so that one command
     /// serves a job's first start and every other. `run_dir` is what `--run-dir` names, and `asked` gives the recipe
-    /// and the model that are asked for, which `auto` goes by where it names nothing. What is found instead of what was
-    /// asked for is said, with a look at all.
+    /// and the model that are asked for, which `auto` goes by where it names nothing. Who looks at all also says what it
+    /// did not find.
     ///
     /// # Errors
     /// There is no such run, or nothing in it is whole, or it has a link where it writes: names what was looked at.
