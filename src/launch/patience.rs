@@ -57,7 +57,7 @@ impl<'b> Patience<'b> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::torch::store::Store;
     use std::io::{Read, Write};
@@ -67,7 +67,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(600);
 
     /// A way to a port of this machine by which nothing travels while the gate is held.
-    fn through(gate: &Arc<Mutex<()>>, port: u16) -> u16 {
+    pub fn through(gate: &Arc<Mutex<()>>, port: u16) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (gate, way) = (Arc::clone(gate), listener.local_addr().unwrap().port());
         thread::spawn(move || {

@@ -196,15 +196,22 @@ fn key(step: u64, note: Note) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::launch::patience::tests::through;
     use crate::launch::world::tests::rank;
+    use std::sync::Mutex;
     use std::thread;
 
     const LIMIT: Duration = Duration::from_secs(20);
 
     /// Two ranks, each in a folder, and the store of the first, which they meet in.
     pub fn two(folders: [&Path; 2]) -> (World, [Option<Peers>; 2]) {
+        two_by(folders, |port| port)
+    }
+
+    /// The same; the second gets to the first's port by another.
+    fn two_by(folders: [&Path; 2], way: impl FnOnce(u16) -> u16) -> (World, [Option<Peers>; 2]) {
         let first = rank(0, 2, 0, LIMIT);
-        let port = first.port();
+        let port = way(first.port());
         thread::scope(|scope| {
             let second = scope.spawn(move || {
                 let second = rank(1, 2, port, LIMIT);
@@ -222,6 +229,25 @@ pub(crate) mod tests {
         assert_eq!(shared([here.path(), here.path()]), [true, true]);
         assert_eq!(shared([here.path(), there.path()]), [false, false]);
         assert_eq!(fs::read_dir(here.path()).unwrap().count(), 0, "nothing is left");
+    }
+
+    #[test]
+    fn a_silence_that_outlasts_a_call_ends_no_checkpoint() {
+        let (folder, gate) = (tempfile::tempdir().unwrap(), Arc::new(Mutex::new(())));
+        let (_store, peers) = two_by([folder.path(), folder.path()], |port| through(&gate, port));
+        let [first, second] = peers.map(Option::unwrap);
+        let held = gate.lock().unwrap();
+        thread::scope(|scope| {
+            let hearing = scope.spawn(|| second.hear::<()>(1, Note::Begun, Some(Note::End)));
+            while !second.board.is_silent() {
+                thread::sleep(LOOK);
+            }
+            first.tell(1, Note::Begun, &Ok(())).unwrap();
+            drop(held);
+            assert_eq!(hearing.join().unwrap(), Ok(()));
+            second.tell(1, Note::Slices(1), &Ok(7)).unwrap();
+            assert_eq!(first.hear(1, Note::Slices(1), Some(Note::Parted(1))), Ok(7));
+        });
     }
 
     /// As when the store was silent for too long for one of them.
