@@ -1,8 +1,9 @@
-//! Moments on a clock that all processes of a machine read alike, so that ranks can find out which of them came last.
+//! Moments on a clock that all processes of a machine read alike, so that ranks can find out which of them came last; and the
+//! time of day.
 
 use std::fs;
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A moment, as the time since the machine was started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +34,11 @@ impl Moment {
     pub fn seconds(self) -> f64 {
         self.0.as_secs_f64()
     }
+}
+
+/// Seconds since 1970; 0 on a machine that is set before it.
+pub fn time_of_day() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// A number that processes have in common if they read the same clock: that of this start of this machine. NaN, which

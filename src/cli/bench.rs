@@ -3,6 +3,7 @@
 use super::options::{Devices, What, Where, Which, set};
 use super::place::Place;
 use super::ranks::on_ranks;
+use super::show::write;
 use crate::bench::scaling::{Configuration, Extent, Row};
 use crate::bench::workload::{self, Length};
 use crate::bench::{exchange, loader, scaling, step};
@@ -176,9 +177,7 @@ fn measure_scaling(what: &What, which: &Which, extent: Extent, svg: Option<&Path
         let Some(rows) = scaling_rows(place, &base, extent)? else { return Ok(()) };
         let heading = described(&base, place.devices());
         if let Some(file) = svg {
-            let picture = bench_table::scaling_plot(&heading, &rows).svg()?;
-            std::fs::write(file, picture)
-                .map_err(|error| Error::failed(format!("--svg: {} cannot be written: {error}", file.display())))?;
+            write("--svg", file, bench_table::scaling_plot(&heading, &rows).svg()?.as_bytes())?;
         }
         let value =
             || json!({ "what": heading.clone(), "rounds": extent.rounds, "rows": bench_table::scaling_json(&rows) });

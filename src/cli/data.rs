@@ -9,7 +9,7 @@ use crate::engine::data_sets;
 use crate::engine::job::model_of;
 use crate::error::{Error, Result};
 use crate::events::StopReason;
-use crate::launch::control::Control;
+use crate::launch::control::{Control, exit_code};
 use crate::recipe::Recipe;
 use crate::recipe::duration::show_bytes;
 use crate::report::console;
@@ -134,7 +134,7 @@ fn pack(recipe: &Recipe, out: &Path) -> Result<u8> {
     let packed = match (packed, control.wish()) {
         (Err(error), Some(StopReason::Signal(signal))) => {
             console::say(&format!("{error}; nothing is left of it"));
-            return Ok((128 + signal) as u8);
+            return Ok(exit_code(signal));
         }
         (packed, _) => packed?,
     };

@@ -3,6 +3,7 @@
 use super::options::{Where, set};
 use super::place::Place;
 use super::ranks::on_ranks;
+use super::resume::is_among;
 use super::trained::{Trained, split_left_open};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::export::write_tensor;
@@ -113,9 +114,7 @@ impl Eval {
         set(&mut layered, "--data-dir", "data.dir", self.data_dir.as_ref())?;
         self.place.lay(&mut layered)?;
         self.assignments.iter().try_for_each(|assignment| layered.set(assignment, "--set"))?;
-        let may =
-            |key: &str| MAY_CHANGE.iter().any(|free| key == *free || (free.ends_with('.') && key.starts_with(free)));
-        match trained.saved.differences(&layered).into_iter().find(|(key, ..)| !may(key)) {
+        match trained.saved.differences(&layered).into_iter().find(|(key, ..)| !is_among(key, &MAY_CHANGE)) {
             Some((key, trained_with, asked)) => Err(Error::usage(format!(
                 "{key} was {trained_with} when {} was trained and cannot become {asked}: an evaluation may change data., \
                  parallel., train.batch_size and train.precision only",

@@ -154,7 +154,7 @@ impl Resume {
         let precision = asked.train.precision.resolved().name();
         layered.set(&format!("train.precision={precision}"), "resumed")?;
         let mut differences = self.saved.differences(&layered).into_iter();
-        match differences.find(|(key, ..)| !any_change && !may_change(key)) {
+        match differences.find(|(key, ..)| !any_change && !is_among(key, &MAY_CHANGE)) {
             Some((key, begun, asked)) => Err(Error::usage(format!(
                 "{}; --allow-changes goes on all the same",
                 self.refused(&key, &begun, &asked)
@@ -166,7 +166,7 @@ impl Resume {
     /// What the run has otherwise than it was begun with, for people.
     pub fn changes(&self, effective: &Layered) -> Vec<Line> {
         let changed = |(key, begun, goes_on): (String, Value, Value)| {
-            let free = may_change(&key);
+            let free = is_among(&key, &MAY_CHANGE);
             let effect = if free { "" } else { ", which makes the numbers another run's" };
             let line = Line::new("changed", format!("{key}: {goes_on} instead of {begun}{effect}"));
             line.with("key", key).with("begun", json!(begun)).with("now", json!(goes_on)).with("free", free)
@@ -195,7 +195,7 @@ impl Resume {
     }
 }
 
-/// Whether a key may have another value in a run that goes on as if it had not stopped.
-fn may_change(key: &str) -> bool {
-    MAY_CHANGE.iter().any(|free| key == *free || (free.ends_with('.') && key.starts_with(free)))
+/// Whether a key is among these, of which those that end in a dot stand for a section.
+pub(super) fn is_among(key: &str, keys: &[&str]) -> bool {
+    keys.iter().any(|free| key == *free || (free.ends_with('.') && key.starts_with(free)))
 }

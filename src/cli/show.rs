@@ -96,7 +96,7 @@ fn gradients(folders: &[PathBuf], svg: Option<&Path>) -> Result<()> {
 }
 
 /// Writes what a flag asked for.
-fn write(flag: &str, file: &Path, picture: &[u8]) -> Result<()> {
+pub(super) fn write(flag: &str, file: &Path, picture: &[u8]) -> Result<()> {
     std::fs::write(file, picture)
         .map_err(|error| Error::failed(format!("{flag}: {} cannot be written: {error}", file.display())))
 }

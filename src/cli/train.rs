@@ -13,7 +13,7 @@ use crate::engine::session::{Job, Ranks, run};
 use crate::engine::worker::Assignment;
 use crate::error::{Error, Result};
 use crate::events::{StopReason, Summary};
-use crate::launch::control::Control;
+use crate::launch::control::{Control, exit_code};
 use crate::launch::word::{Word, tell};
 use crate::launch::{environment, launchers, supervisor, visible};
 use crate::metrics::server::Port;
@@ -33,8 +33,6 @@ use std::time::Instant;
 
 /// The exit code of a run that a signal ended after a checkpoint: EX_TEMPFAIL of sysexits.h, "try again later".
 const RESUMABLE_EXIT: u8 = 75;
-/// The exit code of a run that a signal ended without one is this and the signal's number, as shells have it.
-const SIGNAL_EXIT: i32 = 128;
 
 /// A request that was found to be sound.
 struct Prepared {
@@ -292,7 +290,7 @@ impl Train {
         }
         match (summary.stopped, resumable) {
             (Some(StopReason::Signal(_)), Some(_)) => RESUMABLE_EXIT,
-            (Some(StopReason::Signal(signal)), None) => u8::try_from(SIGNAL_EXIT + signal).unwrap_or(1),
+            (Some(StopReason::Signal(signal)), None) => exit_code(signal),
             _ => 0,
         }
     }

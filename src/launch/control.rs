@@ -9,6 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
+/// The exit code of a process that a signal ended, as shells tell it.
+pub fn exit_code(signal: i32) -> u8 {
+    u8::try_from(128 + signal).unwrap_or(1)
+}
+
 /// A wish to end, shared by the ranks of a run. Cheap to ask.
 #[derive(Clone, Debug, Default)]
 pub struct Control {

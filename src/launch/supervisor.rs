@@ -1,6 +1,7 @@
 //! Ranks as processes of this machine: starts them, passes on and files what they say, hands signals on, and ends them
 //! all when one has ended badly, with the word of the one that did so first.
 
+use super::control::exit_code;
 use super::launchers::SUPERVISED;
 use super::listening::{listen, speak};
 use super::rank_logs::RankLogs;
@@ -28,9 +29,6 @@ const STORE_LIMIT: Duration = Duration::from_secs(60);
 const GRACE: Duration = Duration::from_secs(3);
 /// The exit codes of a run that is done, or was stopped as it was asked to be: see README.
 const GOOD: [i32; 5] = [0, 75, 130, 138, 143];
-
-/// The exit code of a run that a signal ended is this and the signal's number, as shells have it.
-const SIGNAL_EXIT: i32 = 128;
 
 /// What to start.
 pub struct Ranks<'a> {
@@ -196,7 +194,7 @@ impl Watched {
             {
                 let stopped = self.stop(happenings)?;
                 if let Some(signal) = self.ended_by_request() {
-                    return Ok(u8::try_from(SIGNAL_EXIT + signal).unwrap_or(1));
+                    return Ok(exit_code(signal));
                 }
                 return Err(self.root_cause(rank, stopped));
             }

@@ -26,6 +26,7 @@ pub mod series;
 pub mod server;
 pub mod window;
 
+use crate::clock::time_of_day;
 use crate::data::Counts;
 use crate::error::{Error, Result};
 use crate::events::{Event, Step};
@@ -40,7 +41,7 @@ use prometheus::TextEncoder;
 use series::Series;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use window::Window;
 
 /// How long a page that was drawn is handed out.
@@ -119,7 +120,7 @@ impl Metrics {
                 state.window.hear(now);
             }
             Event::Saved(_) => {
-                self.job.last_checkpoint.set(unix_time());
+                self.job.last_checkpoint.set(time_of_day());
                 state.window.hear(now);
             }
             Event::Epoch(epoch) => {
@@ -140,7 +141,7 @@ impl Metrics {
             }
         }
         self.job.count(step, state.progress.remaining_steps());
-        self.job.last_step.set(unix_time());
+        self.job.last_step.set(time_of_day());
         state.window.add(step, now);
         state.history.step(step);
     }
@@ -188,11 +189,6 @@ impl Metrics {
         // Numbers that a panic left half written are numbers still.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Seconds since 1970.
-fn unix_time() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(f64::NAN, |time| time.as_secs_f64())
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! The lines of `metrics.jsonl`: what they tell of a step and of an epoch, and which of them a resumed run keeps.
 
 use crate::checkpoint::Position;
+use crate::clock::time_of_day;
 use crate::engine::phases::Phase;
 use crate::events::{Bottleneck, Epoch, RankStep, Shares, Step};
 use crate::report::epochs;
 use serde_json::{Map, Value, json};
 use std::io::{self, BufRead, BufReader, Read};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The line of a step on these devices.
 pub fn step(step: &Step, devices: &[String]) -> Value {
@@ -21,7 +21,7 @@ pub fn step(step: &Step, devices: &[String]) -> Value {
         "gradient_norm": step.gradient_norm, "layer_gradient_norms": layers,
         "examples": step.outcome.examples, "seconds": seconds,
         "examples_per_second": rate(step.outcome.examples, seconds),
-        "loader_queue": step.loader_queue, "time": now(), "devices": devices,
+        "loader_queue": step.loader_queue, "time": time_of_day(), "devices": devices,
     })
 }
 
@@ -49,7 +49,7 @@ pub fn epoch(epoch: &Epoch, step: u64, bottleneck: Option<&Bottleneck>) -> Value
         "kind": "epoch", "epoch": epoch.epoch, "step": step,
         "train_loss": epoch.train.loss(), "train_accuracy": epoch.train.accuracy(),
         "test_loss": epoch.test.map(|test| test.loss()), "test_accuracy": epoch.test.map(|test| test.accuracy()),
-        "examples_per_second": rate(epoch.train.examples, seconds), "seconds": seconds, "bottleneck": bottleneck.map(bound), "time": now(),
+        "examples_per_second": rate(epoch.train.examples, seconds), "seconds": seconds, "bottleneck": bottleneck.map(bound), "time": time_of_day(),
     })
 }
 
@@ -63,11 +63,6 @@ fn bound(bottleneck: &Bottleneck) -> Value {
 
 fn rate(examples: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { examples as f64 / seconds } else { 0.0 }
-}
-
-/// Seconds since 1970.
-pub fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// What a resumed run keeps of its record.

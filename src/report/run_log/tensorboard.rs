@@ -6,7 +6,7 @@ mod messages;
 mod scalars;
 
 use super::appender::Appender;
-use super::lines::now;
+use crate::clock::time_of_day;
 use messages::{Event, SessionLog, SessionStatus, Summary, Value, What};
 use prost::Message;
 use serde_json::Value as Json;
@@ -34,7 +34,7 @@ impl EventFile {
     /// A new file in the folder of a run that goes on after `step` steps, beginning with the lines that told of the last
     /// of these. What other files there tell of that step and later ones is void: it is told again.
     pub fn new(folder: &Path, step: u64, of_last_step: &[Json]) -> Self {
-        let event = |what| Event { wall_time: now(), step: step as i64, what: Some(what) };
+        let event = |what| Event { wall_time: time_of_day(), step: step as i64, what: Some(what) };
         let start = SessionLog { status: SessionStatus::Start.into() };
         let mut before = framed(&event(What::FileVersion(VERSION.into())));
         before.extend(framed(&event(What::SessionLog(start))));
@@ -66,7 +66,7 @@ fn next_in(folder: &Path) -> io::Result<PathBuf> {
     let number = |name: &str| name.split_once(PREFIX)?.1.split('.').next()?.parse::<u64>().ok();
     let entries = fs::read_dir(folder)?.flatten();
     let newest = entries.filter_map(|entry| number(entry.file_name().to_str()?)).max();
-    let seconds = newest.map_or(0, |newest| newest + 1).max(now() as u64);
+    let seconds = newest.map_or(0, |newest| newest + 1).max(time_of_day() as u64);
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = if host.trim().is_empty() { "localhost" } else { host.trim() };
     Ok(folder.join(format!("{PREFIX}{seconds:010}.{host}.{}.mpt", process::id())))
