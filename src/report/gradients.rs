@@ -115,7 +115,7 @@ pub fn plots(runs: &[Gradients]) -> Vec<Plot> {
     let positive = || norms().filter(|&norm| norm > 0.0 && norm.is_finite());
     let (least, most) = (positive().fold(f64::INFINITY, f64::min), positive().fold(0.0, f64::max));
     // A little room at both ends; nothing to span where no norm is positive.
-    let span = (most > 0.0).then_some((least / 1.5, most * 1.5));
+    let span = (most > 0.0).then_some((least / 1.5, (most * 1.5).min(f64::MAX)));
     let plot = |(run, curves): (&Gradients, Vec<Curve>)| Plot {
         title: run.name.clone(),
         across: "step".into(),

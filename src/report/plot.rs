@@ -207,6 +207,18 @@ pub fn stacked(plots: &[Plot]) -> Result<String> {
 mod tests {
     use super::*;
 
+    /// Whoever wrote a record may have put any number there.
+    #[test]
+    fn the_largest_and_the_smallest_numbers_have_an_axis() {
+        for height in [f64::MAX, 1.7e308, f64::MIN_POSITIVE] {
+            let curve = Curve { name: "loss".into(), points: vec![(1.0, height), (2.0, 1.0)], marked: true };
+            for logarithmic in [false, true] {
+                let plot = Plot { curves: vec![curve.clone()], logarithmic, ..Plot::default() };
+                assert!(plot.svg().unwrap().contains("loss"), "{height}");
+            }
+        }
+    }
+
     #[test]
     fn every_curve_and_label_is_in_the_picture() {
         let curve = |name: &str, height: f64| Curve {

@@ -22,7 +22,7 @@ static METER: Meter = Meter;
 /// Far longer than one execution takes: a reader that does not come to an end fails.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Mutations of each reader's seeds: few, and many. Those that train for each take longer.
-const EXECUTIONS: [(&str, u64, u64); 9] = [
+const EXECUTIONS: [(&str, u64, u64); 11] = [
     ("state", 200, 4_000),
     ("tensors", 200, 4_000),
     ("folder", 20, 400),
@@ -31,6 +31,8 @@ const EXECUTIONS: [(&str, u64, u64); 9] = [
     ("idx", 1_000, 20_000),
     ("archive", 500, 10_000),
     ("pack", 500, 10_000),
+    ("picture", 200, 3_000),
+    ("record", 200, 4_000),
     ("http", 200, 4_000),
 ];
 
@@ -88,7 +90,7 @@ macro_rules! few {
     )* };
 }
 
-few!(state tensors folder recipe model idx archive pack http);
+few!(state tensors folder recipe model idx archive pack picture record http);
 
 /// Every reader with many mutations, one after the other.
 #[test]

@@ -1,9 +1,9 @@
 //! Readers of what others may have written, one function each: recipes, models, `state.json`, tensors, a run's folder, idx
-//! files, tar archives, packs and HTTP requests. Each takes bytes, drives the reader as mpt does, and asserts what must hold of
+//! files, image files, tar archives, packs, records and HTTP requests. Each takes bytes, drives the reader as mpt does, and asserts what must hold of
 //! any input: no panic, memory in proportion to the input, nothing outside of the run's folder, and either something sound or
 //! one sentence. `tests/hostile` calls them with mutations of the seeds, cargo-fuzz with what it finds.
 //!
-//! Image files, folders of classes, a file of statistics and `metrics.jsonl` have no entry.
+//! Folders of classes and a file of statistics have no entry.
 
 pub mod archive;
 pub mod checkpoint;
@@ -13,7 +13,9 @@ pub mod idx;
 pub mod meter;
 pub mod model;
 pub mod pack;
+pub mod picture;
 pub mod recipe;
+pub mod record;
 pub mod training;
 
 use mpt::error::Error;
@@ -34,7 +36,7 @@ pub struct Entry {
 }
 
 /// All of them.
-pub const ALL: [Entry; 9] = [
+pub const ALL: [Entry; 11] = [
     checkpoint::STATE,
     checkpoint::TENSORS,
     folder::FOLDER,
@@ -43,6 +45,8 @@ pub const ALL: [Entry; 9] = [
     idx::IDX,
     archive::ARCHIVE,
     pack::PACK,
+    picture::PICTURE,
+    record::RECORD,
     http::HTTP,
 ];
 
