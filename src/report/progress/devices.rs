@@ -90,19 +90,23 @@ impl Devices {
         std::mem::replace(&mut self.epoch, vec![Work::default(); length])
     }
 
-    /// A line for each device.
+    /// A line for each device that has done something: of an epoch that was only evaluated there is nothing to tell.
     pub fn lines(&self, works: &[Work]) -> Vec<String> {
         let width = self.names.iter().map(String::len).max().unwrap_or(0);
         let line = |(name, work): (&String, &Work)| {
             format!("  {name:width$} {:>9.1} examples/sec {:>5.1} % waiting", work.rate(), 100.0 * work.waiting())
         };
-        self.names.iter().zip(works).map(line).collect()
+        self.busy(works).map(line).collect()
+    }
+
+    fn busy<'w>(&'w self, works: &'w [Work]) -> impl Iterator<Item = (&'w String, &'w Work)> {
+        self.names.iter().zip(works).filter(|(_, work)| !work.time.is_zero())
     }
 
     /// The same for programs.
     pub fn json(&self, works: &[Work]) -> Value {
         let object = |(name, work): (&String, &Work)| json!({ "device": name, "examples_per_second": work.rate(), "waiting_share": work.waiting() });
-        self.names.iter().zip(works).map(object).collect()
+        self.busy(works).map(object).collect()
     }
 }
 
@@ -137,7 +141,9 @@ mod tests {
             { "device": "cpu:10", "examples_per_second": 2.0, "waiting_share": 0.5 },
         ]);
         assert_eq!(devices.json(&works), expected);
-        assert_eq!(devices.take_epoch(), [Work::default(); 2], "an epoch is counted once");
+        let none = devices.take_epoch();
+        assert_eq!(none, [Work::default(); 2], "an epoch is counted once");
+        assert_eq!((devices.lines(&none), devices.json(&none)), (Vec::new(), json!([])));
     }
 
     #[test]
