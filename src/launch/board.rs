@@ -3,26 +3,21 @@
 
 use crate::error::Result;
 use crate::torch::store::Store;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a note may take to arrive that is there.
 const ARRIVAL: Duration = Duration::from_millis(500);
-/// An error that comes sooner was not waited for: the connection is closed, or an earlier call still hangs.
-const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// A connection to the store of a run.
 pub struct Board {
     store: Store,
     prefix: String,
-    /// Whether the last call that told anything of that was given up after some time without an answer.
-    silent: AtomicBool,
 }
 
 impl Board {
     /// The notes whose keys begin with `prefix`.
     pub fn new(store: Store, prefix: String) -> Self {
-        Self { store, prefix, silent: AtomicBool::new(false) }
+        Self { store, prefix }
     }
 
     /// Another connection to the same notes, for which the store is waited for at most so long.
@@ -38,25 +33,13 @@ impl Board {
         self.store.address()
     }
 
-    /// Whether the store does not answer, but its connection is not known to be closed: it may answer again.
+    /// See [`Store::is_silent`].
     pub fn is_silent(&self) -> bool {
-        self.silent.load(Ordering::Relaxed)
+        self.store.is_silent()
     }
 
     fn key(&self, name: &str) -> String {
         format!("{}/{name}", self.prefix)
-    }
-
-    /// Asks the store something that may take so long.
-    fn ask<T>(&self, wait: Duration, call: impl FnOnce(&Store) -> Result<T>) -> Result<T> {
-        let asked = Instant::now();
-        let answered = call(&self.store);
-        if answered.is_ok() {
-            self.silent.store(false, Ordering::Relaxed);
-        } else if asked.elapsed() >= wait + AT_ONCE {
-            self.silent.store(true, Ordering::Relaxed);
-        }
-        answered
     }
 
     /// Puts up a note.
@@ -64,7 +47,7 @@ impl Board {
     /// # Errors
     /// The store has gone, or does not answer.
     pub fn post(&self, name: &str, note: &[u8]) -> Result<()> {
-        self.ask(Duration::ZERO, |store| store.set(&self.key(name), note))
+        self.store.set(&self.key(name), note)
     }
 
     /// Puts up a note if nobody has; gives the one that is there then.
@@ -72,7 +55,7 @@ impl Board {
     /// # Errors
     /// The store has gone, or does not answer.
     pub fn post_first(&self, name: &str, note: &[u8]) -> Result<Vec<u8>> {
-        self.ask(Duration::ZERO, |store| store.set_first(&self.key(name), note))
+        self.store.set_first(&self.key(name), note)
     }
 
     /// A note, which is waited for so long; `None` if nobody put it up in this time.
@@ -80,7 +63,7 @@ impl Board {
     /// # Errors
     /// The store has gone, or does not answer.
     pub fn wait_within(&self, name: &str, wait: Duration) -> Result<Option<Vec<u8>>> {
-        self.ask(wait, |store| store.get_within(&self.key(name), wait))
+        self.store.get_within(&self.key(name), wait)
     }
 
     /// A note, if it is there.
@@ -96,7 +79,7 @@ impl Board {
     /// # Errors
     /// The store has gone, or does not answer.
     pub fn has(&self, name: &str) -> Result<bool> {
-        self.ask(Duration::ZERO, |store| store.contains(&self.key(name)))
+        self.store.contains(&self.key(name))
     }
 
     /// Takes a note down, if it is there.
@@ -104,7 +87,7 @@ impl Board {
     /// # Errors
     /// The store has gone, or does not answer.
     pub fn take_down(&self, name: &str) -> Result<()> {
-        self.ask(Duration::ZERO, |store| store.remove(&self.key(name)))
+        self.store.remove(&self.key(name))
     }
 
     /// Draws a number, from 1: no two ranks get the same.
@@ -112,7 +95,7 @@ impl Board {
     /// # Errors
     /// The store has gone, or does not answer.
     pub fn draw(&self, name: &str) -> Result<i64> {
-        self.ask(Duration::ZERO, |store| store.add(&self.key(name), 1))
+        self.store.add(&self.key(name), 1)
     }
 }
 

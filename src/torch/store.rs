@@ -75,7 +75,7 @@ impl Store {
             };
             todo.iter().for_each(|call| {
                 call(&client);
-                hangs.store(false, Ordering::Relaxed);
+                hangs.store(false, Ordering::SeqCst);
             });
         });
         let thread = thread.map_err(|error| Error::failed(format!("its thread cannot be started: {error}")))?;
@@ -96,9 +96,14 @@ impl Store {
     /// Another connection to the same store, for a thread of its own: a call that waits lets no other in.
     ///
     /// # Errors
-    /// It does not answer within the limit, which also becomes that of its calls.
+    /// It does not answer within the limit. Each of its calls is given up some seconds after the time that it may wait.
     pub fn reopened(&self, limit: Duration) -> Result<Self> {
         Self::join(&self.host, self.port, limit)
+    }
+
+    /// Whether a call hangs: the store does not answer, but its connection is not known to be closed, and it may answer again.
+    pub fn is_silent(&self) -> bool {
+        self.lost.load(Ordering::SeqCst)
     }
 
     /// Sets a key.
@@ -189,7 +194,7 @@ impl Store {
             // Nobody may be waiting for the answer any more.
             let _ = sender.send(call(client));
         });
-        let hangs = self.lost.load(Ordering::Relaxed);
+        let hangs = self.lost.load(Ordering::SeqCst);
         if hangs || self.calls.as_ref().is_none_or(|calls| calls.send(call).is_err()) {
             return Err(within(Error::failed("it does not answer")));
         }
@@ -206,7 +211,7 @@ impl Drop for Store {
     fn drop(&mut self) {
         drop(self.calls.take());
         // A call that hung has its thread for ever.
-        if let Some(thread) = self.thread.take().filter(|_| !self.lost.load(Ordering::Relaxed)) {
+        if let Some(thread) = self.thread.take().filter(|_| !self.lost.load(Ordering::SeqCst)) {
             let _ = thread.join();
         }
     }
