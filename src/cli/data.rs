@@ -1,8 +1,8 @@
 //! `mpt data`.
 
 use super::options::{What, Where, set};
-use crate::data::files::MOST_NAMED;
 use crate::data::images::files;
+use crate::data::names::MOST_NAMED;
 use crate::data::prepare::statistics::Statistics;
 use crate::data::{Source, Subset, pack};
 use crate::engine::data_sets;

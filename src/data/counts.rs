@@ -1,12 +1,10 @@
 //! What loaders have made so far, for whoever asks meanwhile.
 
+use super::names::MOST_NAMED;
 use std::collections::BTreeSet;
 use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// The most images that are named.
-const MOST_NAMED: usize = 100;
 
 /// Images that were made, and those that could not be. Cheap to count in and to ask.
 #[derive(Debug, Default)]

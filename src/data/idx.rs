@@ -1,9 +1,9 @@
 //! Data sets in the files of MNIST (Y. LeCun, C. Cortes and C. Burges) and its likes, such as Fashion-MNIST (H. Xiao,
 //! K. Rasul and R. Vollgraf, 2017): one file of grey images and one of labels for each subset, kept in memory.
 
-use super::files::unreadable;
 use super::idx_file::{Content, IdxFile, damaged};
 use super::images::decode::to_values;
+use super::names::unreadable;
 use super::source::{Source, Subset};
 use crate::error::{Error, Result};
 use std::io::ErrorKind;

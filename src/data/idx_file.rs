@@ -2,7 +2,7 @@
 //! type, the number of dimensions, each dimension as a big-endian 32-bit number, then the elements. Plain or gzip:
 //! what the file begins with decides, not its name.
 
-use super::files::unreadable;
+use super::names::unreadable;
 use crate::error::{Error, Result};
 use flate2::read::MultiGzDecoder;
 use std::cmp::Ordering;

@@ -12,7 +12,7 @@
 //! * [`batch`] a rank's share of a global batch, with its dropout masks
 //! * [`loader`] the threads that make batches ahead of the ranks ([`outlet`]: where it leaves them)
 //! * [`shared`] one loader for all ranks of a host
-//! * [`files`] what image files are called, and how they are told of
+//! * [`names`] what image files are called, and how they are told of
 //! * [`cores`] work on all cores at once
 //!
 //! Every random choice is keyed by what it is for (see [`crate::random`]), so what a batch holds depends on the seed,
@@ -22,12 +22,12 @@ pub mod augment;
 pub mod batch;
 pub mod cores;
 pub mod counts;
-pub mod files;
 pub mod idx;
 pub mod idx_file;
 pub mod images;
 pub mod limited;
 pub mod loader;
+pub mod names;
 pub mod outlet;
 pub mod pack;
 pub mod prepare;

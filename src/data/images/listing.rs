@@ -2,7 +2,7 @@
 //! of a class are the files in its folder and in folders below, in the order of their paths.
 
 use crate::data::cores::on_all_cores;
-use crate::data::files::{ENDINGS, shorten, shown, unreadable};
+use crate::data::names::{ENDINGS, shorten, shown, unreadable};
 use crate::data::source::Subset;
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;

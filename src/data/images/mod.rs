@@ -10,7 +10,7 @@ pub mod decode;
 pub mod files;
 pub mod listing;
 
-use super::files::MOST_BYTES;
+use super::names::MOST_BYTES;
 use super::source::{Source, Subset};
 use crate::error::{Error, Result};
 use decode::{Form, decode, to_values};

@@ -3,7 +3,7 @@
 //! dot of its last part, as WebDataset has it.
 
 use super::archive::{Member, Members};
-use crate::data::files::{ENDINGS, MOST_BYTES, MOST_NAMED, shown};
+use crate::data::names::{ENDINGS, MOST_BYTES, MOST_NAMED, shown};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -10,9 +10,9 @@ pub mod archive;
 pub mod listing;
 
 use super::cores::on_all_cores;
-use super::files::{shorten, unreadable};
 use super::images::decode::{Form, decode, to_values};
 use super::images::listing::{entries, folder_of, thin_out};
+use super::names::{shorten, unreadable};
 use super::source::{Source, Subset};
 use crate::error::{Error, Result};
 use crate::file;

@@ -1,4 +1,4 @@
-//! Files of data sets: what images are called, how a name is told, and what is said of what cannot be used.
+//! Names of files in data sets: what images are called, how a name is told, and what is said of files that cannot be used.
 
 use crate::error::Error;
 use std::io;
@@ -8,7 +8,7 @@ use std::path::Path;
 pub const ENDINGS: [&str; 3] = ["jpg", "jpeg", "png"];
 /// The most bytes of an image file.
 pub const MOST_BYTES: u64 = 256 << 20;
-/// The most files that are named because they are left out.
+/// The most files, or images, that are named because they cannot be used.
 pub const MOST_NAMED: usize = 100;
 /// The most bytes of a name that are told.
 const LONGEST: usize = 1000;
