@@ -113,11 +113,11 @@ mod tests {
 
     #[test]
     fn a_path_lies_on_what_is_mounted_nearest_above_it() {
-        let mounts = "/dev/a / ext4 rw 0 0\nhost:/export /export nfs4 rw 0 0\ntmpfs /export/a/tmp tmpfs rw 0 0\n";
+        let mounts = "/dev/a / ext4 rw 0 0\nhost:/export /export nfs4 rw 0 0\ntmpfs /export/a/scratch tmpfs rw 0 0\n";
         let kind = |path: &str| file_system(mounts, Path::new(path));
         assert_eq!(kind("/exports/x"), Some("ext4"));
         assert_eq!(kind("/export/a/runs"), Some("nfs4"));
-        assert_eq!(kind("/export/a/tmp/x"), Some("tmpfs"));
+        assert_eq!(kind("/export/a/scratch/x"), Some("tmpfs"));
         assert_eq!(file_system("", Path::new("/")), None);
     }
 }
