@@ -1,7 +1,7 @@
 //! `--resume`: which run goes on, from where, and with which settings.
 
 use super::trained::{Trained, followed, newest, split_left_open};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::engine::job::model_of;
 use crate::error::{Error, Result};
 use crate::recipe::Layered;
@@ -113,6 +113,16 @@ impl Resume {
     /// It is not to be found here.
     pub fn at(path: &Path) -> Result<Self> {
         if Checkpoint::is_one(path) { Self::named(path, None, Look::All) } else { Self::from(path.to_owned(), None) }
+    }
+
+    /// Leaves behind what the run did after the checkpoint that it goes on from, as its record does.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn leave_behind(&self) -> Result<()> {
+        let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
+        let behind = Checkpoints::of_run(&self.run).go_back_to(&checkpoint.state);
+        behind.map_err(|error| Error::failed(format!("{}: {error}", self.run.display())))
     }
 
     /// The path by which [`Resume::at`] finds it again.

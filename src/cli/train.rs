@@ -6,7 +6,6 @@ use super::listeners::Listeners;
 use super::options::{Devices, What, Where, set};
 use super::place::Place;
 use super::resume::{Look, Resume};
-use crate::checkpoint::Checkpoints;
 use crate::engine::job::plan_of;
 use crate::engine::saving::Saving;
 use crate::engine::session::{Job, Ranks, run};
@@ -156,6 +155,7 @@ impl Train {
         let mut log = None;
         let run_folder = place.share("run folder", || {
             log = self.run_log(&recipe, &layered.to_toml(), &job, resume.as_ref())?;
+            resume.as_ref().map(Resume::leave_behind).transpose()?;
             Ok(log.as_ref().map(|log| log.folder().to_owned()))
         })?;
         if place.speaks() {
@@ -336,11 +336,7 @@ impl Train {
         let log = match (resume, &self.run_dir) {
             (Some(Resume { run, checkpoint, .. }), _) => {
                 let position = checkpoint.as_ref().map(|checkpoint| checkpoint.state.position).unwrap_or_default();
-                let log = RunLog::resumed(run, effective, &job.devices, &position)?;
-                let behind =
-                    checkpoint.as_ref().map(|checkpoint| Checkpoints::of_run(run).go_back_to(&checkpoint.state));
-                behind.transpose().map_err(|error| Error::failed(format!("{}: {error}", run.display())))?;
-                Some(log)
+                Some(RunLog::resumed(run, effective, &job.devices, &position)?)
             }
             (None, Some(folder)) => Some(RunLog::in_folder(folder, effective, &job.devices)?),
             (None, None) => {
