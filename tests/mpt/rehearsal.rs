@@ -115,12 +115,16 @@ fn a_call_that_is_late_changes_nothing() {
         let run = dir.path().join(name);
         let common = ["--gpus", "2", "--mode", "model-parallel", "--steps", "10", "--run-dir", text(&run)];
         succeeded(&output(&rehearse(&[&common[..], fault].concat())));
-        (numbers(&run), fs::read(run.join("checkpoints/step-00000010/model.safetensors")).unwrap())
+        (run.clone(), fs::read(run.join("checkpoints/step-00000010/model.safetensors")).unwrap())
     };
     let (expected, weights) = of_run("in-time", &[]);
     let (found, late) = of_run("late", &["--fault", "delay:1@5"]);
-    assert_eq!(found, expected);
+    assert_eq!(numbers(&found), numbers(&expected));
     assert!(late == weights, "the weights differ");
+    // The call rests for half a second, and the step cannot end without it.
+    let record = fs::read_to_string(found.join("metrics.jsonl")).unwrap();
+    let fifth: Value = serde_json::from_str(record.lines().nth(4).unwrap()).unwrap();
+    assert!(fifth["seconds"].as_f64().unwrap() >= 0.5, "no call was late: {fifth}");
 }
 
 /// What a driver must offer for a context as cudarc makes one; at its end it is released.
