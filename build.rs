@@ -3,9 +3,10 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 7] = [
     "src/torch/device.cpp",
     "src/torch/ext.cpp",
+    "src/torch/memory.cpp",
     "src/torch/norm.cpp",
     "src/torch/pool.cpp",
     "src/torch/store.cpp",

@@ -21,10 +21,15 @@ const MEMORY: (&str, &str) = (
      glibc.malloc.top_pad=67108864:glibc.malloc.hugetlb=1",
 );
 
-/// Starts this program again with what suits training, where the user has not chosen otherwise.
-///
-/// Returns only if there is nothing to do or the program cannot be started again; then it runs on as it is.
+/// Makes this process suit training; it comes before libtorch is first used. Where something of the environment is missing
+/// that the user has not chosen otherwise, the program is started again with it, and this does not return; if it cannot be
+/// started again, it runs on as it is.
 pub fn suit_training() {
+    with_what_is_missing();
+    crate::torch::memory::reuse();
+}
+
+fn with_what_is_missing() {
     let unset = |name: &str| env::var_os(name).is_none();
     let mut missing: Vec<(&str, &OsStr)> = Vec::new();
     if unset(WAITING.0) && unset(SPINNING) {

@@ -1,8 +1,10 @@
 //! The Rust face of the C++ files beside this one: what tch lacks of libtorch (`ext.cpp`), the update of the weights
-//! (`update.cpp`, [`update`]), max-pooling (`pool.cpp`), local response normalisation (`norm.cpp`, [`norm`]), the way to a GPU
-//! (`device.cpp`, [`device`]) and the store in which ranks meet (`store.cpp`, [`store`]). The rest of mpt calls tch and these.
+//! (`update.cpp`, [`update`]), max-pooling (`pool.cpp`), local response normalisation (`norm.cpp`, [`norm`]), memory that tensors
+//! use again (`memory.cpp`, [`memory`]), the way to a GPU (`device.cpp`, [`device`]) and the store in which ranks meet (`store.cpp`,
+//! [`store`]). The rest of mpt calls tch and these.
 
 pub mod device;
+pub mod memory;
 pub mod norm;
 pub mod store;
 pub mod update;
