@@ -20,6 +20,8 @@ pub struct Sizes {
     pub checkpoints: bool,
     /// Bytes that max-pooling keeps for each output, where it was found: [`CPU_PLACE_BYTES`] or [`GPU_PLACE_BYTES`].
     pub place_bytes: usize,
+    /// Bytes of the data set that lie in the memory of a process.
+    pub data_set: u64,
 }
 
 /// Bytes on one device at the fullest moment of a step, which is the beginning of the backward pass.
@@ -78,14 +80,15 @@ pub fn fullest(plan: &Plan, sizes: Sizes) -> Memory {
     ranks.max_by_key(Memory::total).unwrap_or_default()
 }
 
-/// What libtorch and its kernels take in a process before there is a network: about what `tiny` was seen to take.
-const LIBRARIES: u64 = 150_000_000;
-/// What malloc loses between activations of many sizes, as a part of them: between nothing and a sixth was seen.
-const LOST_BETWEEN: f64 = 0.06;
+/// What the program, libtorch and its kernels take in a process besides what is counted here: seen with `lenet` and `quick`.
+const LIBRARIES: u64 = 155_000_000;
+/// What CPU devices together were seen to need of the sum of what each needs at its fullest moment: those moments do not fall
+/// together, and most of what the forward pass kept is gone when the largest gradients are alive. Between 0.6 (`alexnet-dense`)
+/// and 0.9 was seen.
+const TOGETHER: f64 = 0.8;
 
 /// The most that a process holds in which all devices are CPU devices: what they hold together, where the weights that
-/// layers compute with are held once for a data axis, and what is none of a device's. Batches that wait in the loader
-/// come on top.
+/// layers compute with are held once for a data axis, and what is none of a device's.
 pub fn of_process(plan: &Plan, sizes: Sizes) -> u64 {
     let devices: Vec<Memory> = (0..plan.mesh.ranks()).map(|rank| of_rank(plan, rank, sizes)).collect();
     let all: u64 = devices.iter().map(Memory::total).sum();
@@ -105,9 +108,10 @@ pub fn of_process(plan: &Plan, sizes: Sizes) -> u64 {
         let copied = shard(plan, parameters(plan, plan.mesh.model_rank(rank)), sizes);
         if sizes.momentum { 2 * copied } else { copied }
     });
-    all - held_once - elsewhere.sum::<u64>()
+    all - activations - held_once
+        + (TOGETHER * (activations - elsewhere.sum::<u64>()) as f64) as u64
         + copies.sum::<u64>()
-        + (LOST_BETWEEN * activations as f64) as u64
+        + sizes.data_set
         + LIBRARIES
 }
 

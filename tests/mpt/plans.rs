@@ -83,6 +83,7 @@ fn what_fits_a_device_of_2012() {
             momentum: true,
             checkpoints: false,
             place_bytes: GPU_PLACE_BYTES,
+            data_set: 0,
         };
         fullest(&plan(&model, mesh.parse().unwrap(), mode).unwrap(), sizes).total() <= 3 << 30
     };
@@ -133,6 +134,7 @@ fn a_split_network_fits_where_the_whole_one_does_not() {
         momentum: true,
         checkpoints: true,
         place_bytes: GPU_PLACE_BYTES,
+        data_set: 0,
     };
     let needs = |devices| fullest(&model_parallel(&alexnet(), devices).unwrap(), sizes).total();
     assert!(needs(2) * 10 < needs(1) * 6 && needs(4) < needs(2), "{} {} {}", needs(1), needs(2), needs(4));

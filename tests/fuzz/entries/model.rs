@@ -70,6 +70,7 @@ fn lay_out(model: &Model) {
         momentum: true,
         checkpoints: true,
         place_bytes: CPU_PLACE_BYTES,
+        data_set: 0,
     };
     for mesh in MESHES.map(|mesh| mesh.parse::<Mesh>().expect("a mesh")) {
         for mode in Mode::ALL.into_iter().filter(|mode| mode.check(mesh).is_ok()) {
