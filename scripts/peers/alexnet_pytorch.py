@@ -1,7 +1,7 @@
 """The network as a person writes it in PyTorch, and what its programs have in common."""
 
 import os
-from typing import Callable
+from typing import Callable, Sequence
 
 import problem
 import torch
@@ -10,10 +10,10 @@ from torch import nn
 CORES = len(os.sched_getaffinity(0))
 
 
-def alexnet(dropout: float) -> nn.Sequential:
+def alexnet(dropout: float, convs: Sequence[problem.Conv] = problem.CONVS) -> nn.Sequential:
     """The whole network with the problem's weights, in channels-last, which is the faster one on CPUs."""
     layers: list[nn.Module] = []
-    for conv in problem.CONVS:
+    for conv in convs:
         kernel = nn.Conv2d(conv.inputs, conv.outputs, conv.kernel, conv.stride, conv.padding, groups=conv.groups)
         layers += [kernel, nn.ReLU(inplace=True)]
         if conv.pooled:
@@ -26,7 +26,7 @@ def alexnet(dropout: float) -> nn.Sequential:
     network = nn.Sequential(*layers)
     weighted = (layer for layer in network if hasattr(layer, "weight"))
     with torch.no_grad():
-        for layer, (_, weight, bias) in zip(weighted, problem.weights()):
+        for layer, (_, weight, bias) in zip(weighted, problem.weights(convs=convs)):
             layer.weight.copy_(torch.from_numpy(weight))
             layer.bias.copy_(torch.from_numpy(bias))
     return network.to(memory_format=torch.channels_last)

@@ -5,7 +5,7 @@ compared.
 """
 
 import math
-from typing import Iterator, NamedTuple
+from typing import Iterator, NamedTuple, Sequence
 
 import numpy
 
@@ -38,10 +38,12 @@ CONVS = (
     Conv("conv4", 384, 384, 3, 1, 1, 2, False),
     Conv("conv5", 384, 256, 3, 1, 1, 2, True),
 )
+# Without towers: the d2l chapter's network, mpt's `alexnet-dense.toml`.
+DENSE_CONVS = tuple(conv._replace(groups=1) for conv in CONVS)
 LINEARS = (Linear("fc6", 6400, 4096), Linear("fc7", 4096, 4096), Linear("fc8", 4096, CLASSES))
 
 
-def weights(seed: int = 0) -> Iterator[tuple[str, numpy.ndarray, numpy.ndarray]]:
+def weights(seed: int = 0, convs: Sequence[Conv] = CONVS) -> Iterator[tuple[str, numpy.ndarray, numpy.ndarray]]:
     """Name, weight and bias of each layer in PyTorch's layout: Xavier-uniform, and uniform by the fan-in.
 
     One layer at a time, for a program that keeps a share of each must not have held the whole.
@@ -54,7 +56,7 @@ def weights(seed: int = 0) -> Iterator[tuple[str, numpy.ndarray, numpy.ndarray]]
         values *= 2 * bound
         return values
 
-    for conv in CONVS:
+    for conv in convs:
         area = conv.kernel**2
         fan_in, fan_out = conv.inputs // conv.groups * area, conv.outputs * area
         shape = (conv.outputs, conv.inputs // conv.groups, conv.kernel, conv.kernel)

@@ -6,13 +6,17 @@ torch.compile was tried and left out: on two cores its step took 1.4 times as lo
 
 import alexnet_pytorch
 import measure
+import problem
 import torch
 
 
 def main() -> None:
-    arguments = measure.parser(__doc__).parse_args()
+    flags = measure.parser(__doc__)
+    flags.add_argument("--dense", action="store_true", help="the d2l chapter's network, which has no towers")
+    arguments = flags.parse_args()
     torch.set_num_threads(alexnet_pytorch.CORES)
-    network = alexnet_pytorch.alexnet(arguments.dropout)
+    convs = problem.DENSE_CONVS if arguments.dense else problem.CONVS
+    network = alexnet_pytorch.alexnet(arguments.dropout, convs)
     images, labels = alexnet_pytorch.batch(arguments.batch_size)
     step = alexnet_pytorch.training_step(network, images, labels, arguments.precision)
     seconds, losses = measure.steps(step, arguments)
