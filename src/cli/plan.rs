@@ -1,20 +1,17 @@
 //! `mpt plan`.
 
 use super::options::{What, Where};
+use crate::engine::data_sets::kept_in_memory;
 use crate::engine::job::{laid_out, plan_of};
 use crate::error::Result;
 use crate::plan::memory::{CPU_PLACE_BYTES, GPU_PLACE_BYTES, Sizes, fullest};
 use crate::plan::{Mode, Plan};
 use crate::recipe::Recipe;
 use crate::recipe::duration::{parse_bytes, show_bytes};
-use crate::recipe::settings::{OwnHalf, SourceKind};
+use crate::recipe::settings::OwnHalf;
 use crate::report::table::{table, text};
 use crate::report::{console, plan_table};
 use clap::Args;
-
-/// Bytes of Fashion-MNIST, which is read whole: 70,000 images and labels. Of image files only those of a few batches are in
-/// memory, and files of one's own that are read whole come on top of what is foretold.
-const FASHION_MNIST: u64 = 70_000 * (28 * 28 + 1);
 
 /// Arguments of `mpt plan`.
 #[derive(Debug, Args)]
@@ -47,7 +44,7 @@ impl PlanCommand {
             momentum: recipe.optimizer.momentum > 0.0,
             checkpoints: recipe.checkpoint.keep > 0,
             place_bytes: CPU_PLACE_BYTES,
-            data_set: if recipe.data.source == SourceKind::FashionMnist { FASHION_MNIST } else { 0 },
+            data_set: kept_in_memory(&recipe.data),
         };
         let limit = self.device_memory.as_deref().map(parse_bytes).transpose()?;
         let fits = limit.map(|limit| (limit, modes_that_fit(&recipe, &plan, sizes, limit)));

@@ -94,6 +94,13 @@ pub fn open(recipe: &Recipe, model: &Model, subset: Subset) -> Result<Arc<dyn So
     }
 }
 
+/// Bytes of the data set that lie in memory while a run uses it, as far as the recipe tells: Fashion-MNIST is read whole, and so
+/// are files like it, whose size only they know; of images in files no more than a few batches are in memory.
+pub fn kept_in_memory(data: &DataSettings) -> u64 {
+    const FASHION_MNIST: u64 = 70_000 * (28 * 28 + 1);
+    if data.source == SourceKind::FashionMnist { FASHION_MNIST } else { 0 }
+}
+
 /// What image files are made into for a network that reads images of this shape.
 fn image_form(data: &DataSettings, input: Shape) -> Result<Form> {
     let channels = input.channels;

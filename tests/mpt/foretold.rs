@@ -53,6 +53,18 @@ fn plan_foretells_the_memory_of_a_run() {
     }
 }
 
+/// 60,000 images of 28 x 28 and 10,000, with a byte for the label of each.
+#[test]
+fn plan_counts_the_data_set_that_is_read_whole() {
+    let planned = |source: &str| {
+        let done =
+            output(&["plan", "--json", "--model", "lenet", "--gpus", "1", "--set", &format!("data.source={source}")]);
+        let plan: serde_json::Value = serde_json::from_str(&stdout(&done)).unwrap();
+        plan["process_bytes"].as_u64().unwrap()
+    };
+    assert_eq!(planned("fashion-mnist") - planned("noise"), 54_950_000);
+}
+
 #[test]
 fn exchanges_in_half_precision_are_planned_and_refused_where_they_make_no_sense() {
     let planned = |exchange: &str| {
