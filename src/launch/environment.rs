@@ -26,7 +26,8 @@ const MEMORY: (&str, &str) = (
 /// started again, it runs on as it is.
 pub fn suit_training() {
     with_what_is_missing();
-    crate::torch::memory::reuse();
+    // SAFETY: commands begin with this, before they make a tensor.
+    unsafe { crate::torch::memory::reuse() };
 }
 
 fn with_what_is_missing() {

@@ -13,9 +13,9 @@ namespace {
 constexpr size_t ALIGNMENT = 64;
 
 // libtorch asks glibc for aligned memory, and glibc's posix_memalign looks for a block that is larger by the alignment and
-// gives back what it had too much. So where a tensor was freed another of the same size does not fit, and with every step
-// the heap grows. Blocks of malloc's own fit: a tensor gets one that is larger by the alignment, lies in it where it is
-// aligned, and has the block's address in front of it.
+// gives back what it had too much. So where a tensor was freed another of the same size does not fit, and the heap grows.
+// Blocks of malloc's own fit: a tensor gets one that is larger by the alignment, lies in it where it is aligned, and has the
+// block's address in front of it.
 struct Reused final : c10::Allocator {
   c10::DataPtr allocate(size_t bytes) override {
     void *data = bytes == 0 ? nullptr : aligned(bytes);

@@ -7,10 +7,12 @@ unsafe extern "C" {
     fn mpt_reuse_memory() -> *mut c_char;
 }
 
-/// Has the tensors of CPU devices lie in memory that others fit into when they are gone. It must come before libtorch is first
-/// used in this process.
-pub fn reuse() {
-    // SAFETY: what it hands to libtorch stays until the process ends, and no memory of libtorch's is in use yet.
+/// Has the tensors of CPU devices lie in memory that others fit into when they are gone.
+///
+/// # Safety
+/// Nothing in this process has used libtorch yet: what it holds for itself would be given back as if it were of this memory.
+pub unsafe fn reuse() {
+    // SAFETY: what it hands to libtorch stays until the process ends, and by the caller's word libtorch holds nothing yet.
     let set = check(unsafe { mpt_reuse_memory() });
     debug_assert!(set.is_ok(), "no allocator has a higher priority");
 }
@@ -34,7 +36,8 @@ mod tests {
             assert!(alone.status.success() && said.contains("1 passed"), "{said}");
             return;
         }
-        reuse();
+        // SAFETY: no other test runs in this process, and this one has no tensor yet.
+        unsafe { reuse() };
         // Less than what malloc maps afresh.
         let tensor = || Tensor::zeros([100_000], (Kind::Uint8, Device::Cpu));
         let mut all: Vec<Tensor> = (0..9).map(|_| tensor()).collect();
